@@ -1,0 +1,362 @@
+"""
+systemd units, many seen by one process, and what a daemon has to have read and to listen on.
+"""
+
+import glob
+import http.client
+import os
+import re
+import socket
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import salt.utils.path
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+PROC_NET = "/proc/net"
+#: What ``show`` tells of a unit.
+PROPERTIES = (
+    "Id",
+    "Names",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "FragmentPath",
+    "DropInPaths",
+    "NeedDaemonReload",
+    "Result",
+    "ReloadResult",
+    "ConditionResult",
+    "MainPID",
+    "NRestarts",
+    "ExecMainStatus",
+    "ActiveEnterTimestampMonotonic",
+    "ExecMainStartTimestampMonotonic",
+    "StateChangeTimestampMonotonic",
+)
+#: What ``act`` does to a unit.
+VERBS = ("start", "stop", "restart", "reload", "enable", "disable", "reset-failed", "daemon-reload")
+#: States in which a unit serves.
+ACTIVE = ("active", "reloading", "refreshing")
+#: Seconds for which a unit that was seen is not looked at again.
+FRESH = 60
+
+_SUFFIXES = (".service", ".socket", ".target", ".timer", ".path", ".mount", ".slice", ".scope")
+_NUMBERS = re.compile(r"^(MainPID|NRestarts|ExecMainStatus|\w+TimestampMonotonic)$")
+_LISTEN = "0A"
+_CACHE = "nova_unit.show"
+# Lines of the journal in which systemd, not the daemon, speaks of a unit.
+_SYSTEMD_SAYS = re.compile(
+    r"^(\S+\.(service|socket): |(Start|Stopp|Reload)(ed|ing) |Failed to start |Dependency failed )"
+)
+_ERROR = re.compile(r"error|critical|fatal|fail|cannot|refused|denied|traceback", re.I)
+
+
+def __virtual__():
+    if salt.utils.path.which("systemctl"):
+        return True
+    return False, "nova_unit needs systemd, and this host has no systemctl."
+
+
+def show(units: list[str], refresh: bool = False) -> dict[str, dict[str, str | int]]:
+    """
+    The state of units, by one process for all of them.
+
+    What was seen is kept for this run, and forgotten when :func:`act` changes the unit. A unit
+    that is not there is always looked at again: a package may bring it at any time.
+
+    units : list
+        Unit names; ``.service`` may be left out.
+    refresh : bool
+        Look again, whatever was seen.
+
+    Returns unit (as asked) → its properties; times are microseconds of the monotonic clock, and a
+    unit that does not exist has the ``LoadState`` ``not-found``. Raises CommandExecutionError when
+    systemd does not answer.
+
+    CLI Example::
+
+        salt ctl1 nova_unit.show '[nova-api, nova-conductor]'
+    """
+    units = [units] if isinstance(units, str) else units
+    cache = __context__.setdefault(_CACHE, {})
+    now = time.monotonic()
+    ask = list(
+        dict.fromkeys(
+            full
+            for full in map(_full, units)
+            if refresh
+            or full not in cache
+            or cache[full][1]["LoadState"] == "not-found"
+            or now - cache[full][0] > FRESH
+        )
+    )
+    if ask:
+        output = _run(["systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", *ask])
+        blocks = output.strip("\n").split("\n\n")
+        if len(blocks) != len(ask):
+            raise CommandExecutionError(
+                f"systemctl show told of {len(blocks)} units where {len(ask)} were asked for: "
+                f"{', '.join(ask)}."
+            )
+        cache.update({full: (now, _properties(block)) for full, block in zip(ask, blocks)})
+    return {unit: dict(cache[_full(unit)][1]) for unit in units}
+
+
+def act(verb: str, unit: str, timeout: int = 120) -> None:
+    """
+    Start, stop, restart, reload, enable or disable a unit, reset its failures, or reload systemd.
+
+    verb : str
+        One of ``start``, ``stop``, ``restart``, ``reload``, ``enable``, ``disable``,
+        ``reset-failed`` and ``daemon-reload`` (on behalf of the unit).
+    unit : str
+        Name of the unit.
+    timeout : int
+        Seconds to wait for systemd; the job goes on after that.
+
+    Raises CommandExecutionError when systemd refuses or the unit fails.
+
+    CLI Example::
+
+        salt ctl1 nova_unit.act restart nova-conductor
+    """
+    if verb not in VERBS:
+        raise SaltInvocationError(f"verb must be one of {', '.join(VERBS)}, not {verb!r}.")
+    named = [] if verb == "daemon-reload" else ["--", _full(unit)]
+    try:
+        _run(["systemctl", verb, *named], timeout=timeout)
+    finally:
+        # Other units that wait for a daemon-reload keep theirs until it's their turn: that they
+        # run by an older definition is known from this alone, if a drop-in was removed.
+        __context__.get(_CACHE, {}).pop(_full(unit), None)
+
+
+def outdated(unit: str, reads: list[str] | None = None, reload: bool = False) -> dict:
+    """
+    Which files have changed since a running unit has read them.
+
+    A file's mtime is what counts. Its ctime does not: chmod and chown, with which a converged
+    state repairs a mode, would restart daemons that have nothing new to read. Files that a
+    package manager unpacks keep an old mtime; to follow a package, name a file that is written
+    when it is installed, such as ``/var/lib/dpkg/info/nova-common.list``.
+
+    unit : str
+        Name of the unit; it is looked up as :func:`show` saw it.
+    reads : list
+        Files, globs and directories that the daemon reads when it starts.
+    reload : bool
+        The daemon reads them at a reload, too.
+
+    Returns a dict with ``since`` (local time at which it started, None if it does not run),
+    ``restart`` and ``reload`` (lists of files for which each is due), and ``future`` (files whose
+    time has yet to come, of which nothing can be said).
+
+    CLI Example::
+
+        salt ctl1 nova_unit.outdated nova-api '[/etc/nova/nova.conf]'
+    """
+    props = show([unit])[unit]
+    found: dict = {"since": None, "restart": [], "reload": [], "future": []}
+    started = props["ExecMainStartTimestampMonotonic"] or props["ActiveEnterTimestampMonotonic"]
+    if not started or props["ActiveState"] in ("inactive", "failed"):
+        return found
+    wall = time.time()
+    # systemd's times are of the monotonic clock: they stay right when the wall clock is set.
+    offset = wall - time.clock_gettime(time.CLOCK_MONOTONIC)
+    start = offset + started / 1e6
+    read = start
+    changed = props["StateChangeTimestampMonotonic"]
+    reloaded = props["ActiveState"] == "active" and changed > props["ActiveEnterTimestampMonotonic"]
+    if reload and reloaded and props["ReloadResult"] == "success":
+        # A reload moves a unit to "reloading" and back to "active", and nothing else changes the
+        # state of one that has become active and goes on.
+        read = offset + changed / 1e6
+    found["since"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(start))
+    # The unit's own definition is read by systemd; no reload of the daemon brings it in.
+    definition = [props["FragmentPath"], *props["DropInPaths"].split()]
+    for path, mtime in _mtimes(definition).items():
+        if start < mtime <= wall:
+            found["restart"].append(path)
+    for path, mtime in _mtimes(reads or []).items():
+        if mtime > wall:
+            found["future"].append(path)
+        elif mtime > read:
+            found["reload" if reload else "restart"].append(path)
+    return found
+
+
+def not_listening(listens: list[list]) -> list[str]:
+    """
+    Those of some addresses on which nothing listens, found without a process or a connection.
+
+    listens : list
+        Pairs of address (or host name) and TCP port; ``*`` means any address.
+
+    Returns a list of ``address:port``. Raises CommandExecutionError for a name without address.
+
+    CLI Example::
+
+        salt lb1 nova_unit.not_listening '[[10.20.0.40, 8774]]'
+    """
+    seen = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            with open(os.path.join(PROC_NET, table)) as handle:
+                for line in handle:
+                    fields = line.split(None, 4)
+                    if fields[3] == _LISTEN:
+                        seen.add(fields[1])
+        except FileNotFoundError:
+            continue
+    ports = {int(local.rpartition(":")[2], 16) for local in seen}
+    return [
+        f"{address}:{port}"
+        for address, port in listens
+        if not (
+            int(port) in ports
+            if address in ("", "*")
+            else seen.intersection(_locals(address, int(port)))
+        )
+    ]
+
+
+def http_answer(url: str, timeout: float = 10, ca: str | None = None) -> dict[str, int | str | None]:
+    """
+    The status with which an URL answers. No proxy is used, no redirection followed.
+
+    url : str
+        ``http://…`` or ``https://…``
+    timeout : float
+        Seconds.
+    ca : str
+        Path of the CA that signed the server's certificate; the system's, if not given.
+
+    Returns a dict with ``status`` (None if there was no answer) and ``reason`` (why not). Raises
+    SaltInvocationError for what is no such URL, CommandExecutionError for an unreadable CA.
+
+    CLI Example::
+
+        salt ctl1 nova_unit.http_answer http://10.20.0.40:8774/
+    """
+    shown = __utils__["nova_url.mask"](url)
+    if not re.match(r"https?://[^/]", url):
+        raise SaltInvocationError(f"{shown} is no URL that begins with http:// or https://.")
+    handlers: list = [urllib.request.ProxyHandler({}), _NoRedirect]
+    if ca:
+        try:
+            context = ssl.create_default_context(cafile=ca)
+        except OSError as exc:
+            raise CommandExecutionError(f"The CA {ca} cannot be read: {exc}.") from exc
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    try:
+        with urllib.request.build_opener(*handlers).open(url, timeout=timeout) as answer:
+            return {"status": answer.status, "reason": ""}
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        return {"status": exc.code, "reason": ""}
+    except (OSError, http.client.HTTPException) as exc:
+        cause = getattr(exc, "reason", None) or exc
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        return {"status": None, "reason": reason}
+
+
+def last_error(unit: str, lines: int = 100) -> str:
+    """
+    The last error that a unit's daemon wrote to the journal, with credentials masked.
+
+    unit : str
+        Name of the unit.
+    lines : int
+        How many of the last lines to look through.
+
+    Returns one line, empty if the daemon said nothing.
+
+    CLI Example::
+
+        salt ctl1 nova_unit.last_error nova-conductor
+    """
+    result = __salt__["cmd.run_all"](
+        ["journalctl", "-u", _full(unit), "-n", str(lines), "-o", "cat", "--no-pager", "-q"],
+        python_shell=False,
+        ignore_retcode=True,
+        output_loglevel="quiet",
+    )
+    said = [
+        line.strip()
+        for line in result["stdout"].splitlines()
+        if line.strip() and not _SYSTEMD_SAYS.match(line)
+    ]
+    errors = [line for line in said if _ERROR.search(line)]
+    last = (errors or said or [""])[-1]
+    return __utils__["nova_url.mask"](last)[:300]
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """urllib knows no option for this: a redirection is an answer like any other."""
+
+    def redirect_request(self, *args, **kwargs):
+        return None
+
+
+def _full(unit: str) -> str:
+    return unit if unit.endswith(_SUFFIXES) else f"{unit}.service"
+
+
+def _properties(block: str) -> dict[str, str | int]:
+    props: dict[str, str | int] = dict.fromkeys(PROPERTIES, "")
+    props.update(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    for key, value in props.items():
+        if _NUMBERS.match(key):
+            props[key] = int(value) if str(value).isdigit() else 0
+    return props
+
+
+def _run(command: list[str], timeout: int | None = None) -> str:
+    result = __salt__["cmd.run_all"](
+        command, python_shell=False, ignore_retcode=True, timeout=timeout
+    )
+    if result["retcode"]:
+        said = (result["stderr"] or result["stdout"]).strip().splitlines()
+        reason = said[0].rstrip(".") if said else f"exit code {result['retcode']}"
+        raise CommandExecutionError(f"`{' '.join(command[:2])}` failed: {reason}.")
+    return result["stdout"]
+
+
+def _mtimes(patterns: list[str]) -> dict[str, float]:
+    found = {}
+    for pattern in patterns:
+        for path in sorted(glob.glob(pattern)):
+            try:
+                # A link that points elsewhere now is as new as the link.
+                found[path] = max(os.stat(path).st_mtime, os.lstat(path).st_mtime)
+            except FileNotFoundError:
+                continue
+    return found
+
+
+def _locals(address: str, port: int) -> set[str]:
+    """How the tables in /proc/net may write an address and the wildcards that cover it."""
+    try:
+        infos = socket.getaddrinfo(address.strip("[]"), None, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise CommandExecutionError(
+            f"The address {address} on which port {port} should listen has no meaning here: "
+            f"{exc.strerror}. Add it to /etc/hosts or the DNS, or give the address itself."
+        ) from exc
+    packed = {bytes(16)}
+    for family, *_, sockaddr in infos:
+        raw = socket.inet_pton(family, sockaddr[0].partition("%")[0])
+        packed.add(raw)
+        if family == socket.AF_INET:
+            packed |= {bytes(4), bytes(10) + b"\xff\xff" + raw}
+    return {f"{_hex(raw)}:{port:04X}" for raw in packed}
+
+
+def _hex(raw: bytes) -> str:
+    words = (raw[i : i + 4] for i in range(0, len(raw), 4))
+    return "".join((w[::-1] if sys.byteorder == "little" else w).hex() for w in words).upper()

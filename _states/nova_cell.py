@@ -1,0 +1,334 @@
+"""
+Cells of a nova deployment, and the hosts in them.
+
+What is due is done once in the site, by whichever controller comes first, under the site's lock.
+``connection`` (an administrator's, as nova_database takes it) is used in test mode only, to look
+where nova.conf or its database user is not there yet.
+"""
+
+import logging
+import time
+from typing import Any
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+log = logging.getLogger(__name__)
+
+_FAILURES = (CommandExecutionError, SaltInvocationError)
+_CELL0 = "00000000-0000-0000-0000-000000000000"
+_CELL0_TRANSPORT = "none:///"
+#: What a node where nothing was installed yet answers in test mode: no configuration or library,
+#: then the server's refusals of an unknown database, user, host or table.
+_NOT_YET = (None, 1044, 1045, 1049, 1130, 1146)
+_NO_SUCH_DATABASE, _NO_SUCH_TABLE = 1049, 1146
+_DISCOVERY_COLLIDED = 2
+#: Seconds between two words about what a wait waits for.
+_REPORT = 30
+
+
+def __virtual__():
+    if "nova_manage.list_cells" in __salt__:
+        return True
+    return False, "The module nova_manage is not loaded: run saltutil.sync_all."
+
+
+def cell0_mapped(
+    name: str = "cell0",
+    database: str = "nova_cell0",
+    database_connection: str | None = None,
+    site_lock: dict | None = None,
+    api_database: str = "nova_api",
+    connection: dict | None = None,
+) -> dict[str, Any]:
+    """
+    cell0 is mapped, with this database and no messaging.
+
+    name : str
+        The cell's name.
+    database : str
+        Name of its database, next to the main one.
+    database_connection : str
+        URL or template; by default the template that follows nova.conf's ``[database] connection``
+        with this database (nova_manage.database_template).
+    site_lock : dict
+        Arguments of nova_db.lock: ``{name: shanghai, timeout: 900}``.
+    api_database, connection
+        Where to look in test mode: see the module's head.
+
+    .. code-block:: yaml
+
+        cell0:
+          nova_cell.cell0_mapped:
+            - site_lock: {name: shanghai}
+    """
+    preview = _preview(connection, api_database)
+
+    def find() -> dict | None:
+        cells = _look([], preview, "list_cells")
+        return next((cell for cell in cells if cell["uuid"] == _CELL0), None)
+
+    def urls() -> dict[str, str] | None:
+        url = database_connection or _template("database_template", database)
+        return url and {"transport_url": _CELL0_TRANSPORT, "database_connection": url}
+
+    def create(held) -> None:
+        url = urls()["database_connection"]
+        __salt__["nova_manage.map_cell0"](url, held=held)
+
+    return _settle(name, find, urls, create, site_lock, preview)
+
+
+def present(
+    name: str = "cell1",
+    database_connection: str | None = None,
+    transport_url: str | None = None,
+    site_lock: dict | None = None,
+    api_database: str = "nova_api",
+    connection: dict | None = None,
+) -> dict[str, Any]:
+    """
+    The cell exists, once, with these URLs.
+
+    name : str
+        The cell's name.
+    database_connection, transport_url : str
+        URLs or templates; by default the templates that follow nova.conf's ``[database]
+        connection`` and ``[DEFAULT] transport_url`` (nova_manage.database_template and
+        transport_template), which hold no secret and need no change when a password does.
+    site_lock : dict
+        Arguments of nova_db.lock: ``{name: shanghai, timeout: 900}``.
+    api_database, connection
+        Where to look in test mode: see the module's head.
+
+    .. code-block:: yaml
+
+        cell1:
+          nova_cell.present:
+            - site_lock: {name: shanghai}
+    """
+    preview = _preview(connection, api_database)
+
+    def urls() -> dict[str, str] | None:
+        transport = transport_url or _template("transport_template")
+        database = database_connection or _template("database_template")
+        if not transport or not database:
+            return None
+        return {"transport_url": transport, "database_connection": database}
+
+    def find() -> dict | None:
+        wanted = urls()
+        return _look(None, preview, "find_cell", name, wanted and wanted["database_connection"])
+
+    def create(held) -> None:
+        __salt__["nova_manage.create_cell"](name, **urls(), held=held)
+
+    return _settle(name, find, urls, create, site_lock, preview)
+
+
+def hosts_discovered(
+    name: str,
+    expected: list[str] | None = None,
+    timeout: int = 600,
+    interval: float = 3,
+    site_lock: dict | None = None,
+    api_database: str = "nova_api",
+    connection: dict | None = None,
+) -> dict[str, Any]:
+    """
+    The expected hosts are mapped to their cells, and so is every other host that registered.
+
+    It waits, without the lock, until each expected host that is not mapped has registered its
+    nova-compute, then maps all of them at once. A mapped host that is down is reported, no more.
+
+    name : str
+        Any text.
+    expected : list
+        Nova's names of the hosts.
+    timeout, interval : int
+        Seconds to wait at most, and between two looks.
+    site_lock : dict
+        Arguments of nova_db.lock: ``{name: shanghai, timeout: 900}``.
+    api_database, connection
+        Where to look in test mode: see the module's head.
+
+    .. code-block:: yaml
+
+        nova-controller-discovery:
+          nova_cell.hosts_discovered:
+            - expected: [cmp1, cmp2]
+            - site_lock: {name: shanghai}
+    """
+    ret: dict[str, Any] = {"name": name, "result": False, "comment": "", "changes": {}}
+    expected = sorted(set(expected or ()))
+    preview = _preview(connection, api_database)
+    try:
+        mapped, services = _hosts(preview)
+        if not _unmapped(mapped, services, expected):
+            comment = "All expected hosts are mapped." + _down(services, mapped)
+            return ret | {"result": True, "comment": comment}
+        if __opts__["test"]:
+            changes = _mappings(_unmapped(mapped, services, expected))
+            return ret | {"result": None, "changes": changes, "comment": "Hosts would be mapped."}
+        _wait(expected, timeout, interval)
+        if _unmapped(*_hosts()):
+            with __utils__["nova_db.lock"](**(site_lock or {"name": "site"})) as held:
+                _discover(held, ret["changes"])
+        mapped, services = _hosts()
+        missing = _unmapped(mapped, services, expected)
+    except _FAILURES as exc:
+        return ret | {"comment": str(exc)}
+    registered = {service["host"] for service in services}
+    absent = [host for host in missing if host not in registered]
+    if absent:
+        comment = (
+            f"Within {timeout} s no nova-compute registered as {', '.join(absent)} (registered: "
+            f"{', '.join(sorted(registered)) or 'none'}). Look at nova-compute's log there, or "
+            "correct nova:topology:expected_computes: it takes the names that nova knows."
+        )
+        return ret | {"comment": comment}
+    if missing:
+        comment = f"The discovery ended well, but these hosts are not mapped: {', '.join(missing)}."
+        return ret | {"comment": comment}
+    done = "Hosts were mapped." if ret["changes"] else "Another controller mapped the hosts."
+    return ret | {"result": True, "comment": done + _down(services, mapped)}
+
+
+def _settle(
+    name: str, find, urls, create, site_lock: dict | None, preview: dict | None
+) -> dict[str, Any]:
+    """Bring one cell to what ``urls`` says: look, lock, look again, act, look."""
+    ret: dict[str, Any] = {"name": name, "result": False, "comment": "", "changes": {}}
+
+    def due() -> tuple[dict | None, dict[str, dict]]:
+        cell, wanted = find(), urls()
+        if cell is None:
+            return None, {name: {"old": None, "new": "created"}}
+        if wanted is None:
+            return cell, {}
+        drift = _look({}, preview, "cell_drift", cell["uuid"], name=name, **wanted)
+        return cell, {f"{name} {field}": change for field, change in drift.items()}
+
+    try:
+        _, changes = due()
+        if not changes:
+            return ret | {"result": True, "comment": f"The cell {name} is as it should be."}
+        if __opts__["test"]:
+            comment = f"The cell {name} would change."
+            return ret | {"result": None, "changes": changes, "comment": comment}
+        with __utils__["nova_db.lock"](**(site_lock or {"name": "site"})) as held:
+            cell, changes = due()
+            left: dict[str, dict] = {}
+            if changes:
+                try:
+                    if cell:
+                        __salt__["nova_manage.update_cell"](cell["uuid"], name, **urls(), held=held)
+                    else:
+                        create(held)
+                finally:
+                    left = due()[1]
+                    ret["changes"] = {what: changes[what] for what in changes if what not in left}
+    except _FAILURES as exc:
+        return ret | {"comment": str(exc)}
+    if left:
+        comment = f"The cell {name} was changed, but this still differs: {', '.join(left)}."
+        return ret | {"comment": comment}
+    done = "was changed" if changes else "was made right by another controller meanwhile"
+    return ret | {"result": True, "comment": f"The cell {name} {done}."}
+
+
+def _preview(connection: dict | None, database: str) -> dict | None:
+    return {**connection, "database": database} if connection else None
+
+
+def _look(nothing: Any, preview: dict | None, function: str, *args, **kwargs) -> Any:
+    """Read by nova.conf; in test mode, where that cannot be done yet, by ``preview`` or not."""
+    try:
+        return __salt__[f"nova_manage.{function}"](*args, **kwargs)
+    except CommandExecutionError as exc:
+        if exc.info == _NO_SUCH_TABLE and not __opts__["test"]:
+            raise CommandExecutionError(
+                "The nova_api database has no schema yet: apply nova.controller.schema first."
+            ) from exc
+        if not __opts__["test"] or exc.info not in _NOT_YET:
+            raise
+    if preview is None:
+        return nothing
+    try:
+        return __salt__[f"nova_manage.{function}"](*args, **kwargs, connection=preview)
+    except CommandExecutionError as exc:
+        if exc.info not in (None, _NO_SUCH_DATABASE, _NO_SUCH_TABLE):
+            raise
+        return nothing
+
+
+def _template(function: str, *args) -> str | None:
+    try:
+        return __salt__[f"nova_manage.{function}"](*args)
+    except CommandExecutionError as exc:
+        if not __opts__["test"] or exc.info is not None:
+            raise
+        return None
+
+
+def _hosts(preview: dict | None = None) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Mapped hosts with the uuid of their cell, and the nova-compute services."""
+    rows = _look([], preview, "list_hosts")
+    mapped = {row["host"]: row["cell_uuid"] for row in rows}
+    try:
+        return mapped, __salt__["nova_manage.compute_services"]()
+    except CommandExecutionError as exc:
+        if not __opts__["test"] or exc.info not in _NOT_YET:
+            raise
+        return mapped, []
+
+
+def _unmapped(mapped: dict, services: list[dict], expected: list[str] | tuple = ()) -> list[str]:
+    registered = {service["host"] for service in services}
+    return sorted((registered | set(expected)) - mapped.keys())
+
+
+def _mappings(hosts: list[str]) -> dict[str, dict]:
+    return {f"host {host}": {"old": None, "new": "mapped"} for host in hosts}
+
+
+def _wait(expected: list[str], timeout: int, interval: float) -> None:
+    """Until each expected host is mapped or has registered, or the time is over."""
+    started = spoken = time.monotonic()
+    waiting = None
+    while True:
+        mapped, services = _hosts()
+        registered = {service["host"] for service in services}
+        left = [host for host in expected if host not in mapped and host not in registered]
+        now = time.monotonic()
+        if not left or now - started >= timeout:
+            return
+        if left != waiting or now - spoken >= _REPORT:
+            log.info(
+                "Waiting for nova-compute to register on %s, %d s at most",
+                ", ".join(left),
+                timeout - (now - started),
+            )
+            waiting, spoken = left, now
+        time.sleep(min(interval, max(0, started + timeout - now)))
+
+
+def _discover(held, changes: dict[str, dict]) -> None:
+    """Map what registered, and note it in ``changes``."""
+    due = left = _unmapped(*_hosts())
+    # A host whose mapping was lost is found by its service only.
+    for by_service in (False, True):
+        if not left:
+            return
+        try:
+            __salt__["nova_manage.discover_hosts"](by_service=by_service, held=held)
+        except CommandExecutionError as exc:
+            # The scheduler's periodic discovery takes no lock.
+            if exc.info != _DISCOVERY_COLLIDED:
+                raise
+        left = _unmapped(*_hosts())
+        changes.update(_mappings([host for host in due if host not in left]))
+
+
+def _down(services: list[dict], mapped: dict) -> str:
+    down = sorted(s["host"] for s in services if s["host"] in mapped and not s["up"])
+    return f" Known but down: {', '.join(down)}." if down else ""

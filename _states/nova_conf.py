@@ -1,0 +1,111 @@
+"""
+Configuration files of OpenStack programs: written whole, their changes shown option by option.
+"""
+
+import os
+from typing import Any
+
+import salt.utils.files
+import salt.utils.templates
+from salt.exceptions import CommandExecutionError, SaltRenderError
+
+
+def managed(
+    name: str,
+    source: str,
+    user: str,
+    group: str,
+    mode: str = "0640",
+    context: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """
+    A configuration file is what a template says; the changes name each option, secrets masked.
+
+    ``file.managed`` writes it; what it would show as a diff, secrets in it, never leaves here.
+
+    name : str
+        Path of the file.
+    source : str
+        The template, a ``salt://`` URL. It reads secrets itself, so that none is an argument.
+    user, group, mode : str
+        Of the file. In test mode a user that a package has yet to bring is no fault.
+    context : dict
+        Variables of the template.
+
+    .. code-block:: yaml
+
+        nova-config-nova-conf:
+          nova_conf.managed:
+            - name: /etc/nova/nova.conf
+            - source: salt://nova/files/openstack.conf.jinja
+            - user: root
+            - group: nova
+            - context: {program: nova}
+    """
+    ret = {"name": name, "result": False, "changes": {}, "comment": ""}
+    try:
+        text = _rendered(source, context or {})
+        before = _text(name)
+        written = _written(name, text, user, group, mode)
+    except CommandExecutionError as exc:
+        ret["comment"] = exc.strerror
+        return ret
+    if not written["changes"] and written["result"] is not False:
+        return {**ret, "result": True, "comment": f"{name} is as it should be."}
+    ret["result"] = written["result"]
+    if written["result"] is False:
+        ret["comment"] = written["comment"]
+        return ret
+    ret["changes"] = {k: v for k, v in written["changes"].items() if k not in ("diff", "newfile")}
+    ret["changes"].update(__utils__["nova_conf.diff"](before or "", text))
+    if text != before and not ret["changes"]:
+        ret["changes"]["text"] = {"old": "other comments or another order", "new": "the template's"}
+    ret["comment"] = f"{name} {'would be' if ret['result'] is None else 'was'} written."
+    return ret
+
+
+def _rendered(source: str, context: dict[str, Any]) -> str:
+    path = __salt__["cp.cache_file"](source, __env__)
+    if not path:
+        raise CommandExecutionError(
+            f"The template {source} is not on the Salt file server: check file_roots."
+        )
+    # Not slsutil.renderer: that one writes what it rendered into the debug log.
+    try:
+        done = salt.utils.templates.JINJA(
+            path,
+            to_str=True,
+            salt=__salt__,
+            grains=__grains__,
+            pillar=__pillar__,
+            opts=__opts__,
+            saltenv=__env__,
+            tmplpath=path,
+            context=context,
+        )
+        error = None if done["result"] else str(done["data"])
+    except SaltRenderError as exc:
+        error = str(exc)
+    if error:
+        last = [line for line in error.splitlines() if line.strip()][-1]
+        raise CommandExecutionError(f"The template {source} cannot be rendered: {last}")
+    return done["data"]
+
+
+def _text(path: str) -> str | None:
+    try:
+        with salt.utils.files.fopen(path) as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise CommandExecutionError(f"Cannot read {path}: {exc.strerror}.") from exc
+
+
+def _written(name: str, text: str, user: str, group: str, mode: str) -> dict[str, Any]:
+    if __opts__["test"] and not os.path.isdir(os.path.dirname(name)):
+        # The package that brings the directory is yet to be installed.
+        return {"result": None, "changes": {"newfile": name}, "comment": ""}
+    return __states__["file.managed"](
+        name, contents=text, user=user, group=group, mode=mode, show_changes=False
+    )

@@ -1,0 +1,107 @@
+"""
+OpenStack configuration files, as oslo.config reads them.
+"""
+
+import re
+
+from salt.exceptions import CommandExecutionError
+
+#: Options whose value is a secret, by name.
+SECRET = re.compile(r"(password|secret|auth_key|_token$|transport_url|connection$|_key$)")
+_PLAIN = re.compile(r"^(\w*_)?(token_roles_required|memcache_security_strategy)$")
+
+
+def parse(text: str) -> dict[str, dict[str, list[str]]]:
+    """
+    Parse the text of a configuration file.
+
+    text : str
+        Sections, ``option = value`` lines, continuation lines that begin with white space, and
+        comments that begin with ``#`` or ``;``.
+
+    Returns section → option → list of values (an option may stand there several times).
+    """
+    sections: dict[str, dict[str, list[str]]] = {}
+    section = sections.setdefault("DEFAULT", {})
+    last: list[str] | None = None
+    for line in text.splitlines():
+        if not line.strip() or line.lstrip().startswith(("#", ";")):
+            continue
+        if line[0].isspace() and last:
+            last[-1] += "\n" + line.strip()
+        elif line.startswith("["):
+            section = sections.setdefault(line.strip()[1:].split("]")[0], {})
+            last = None
+        else:
+            key, separator, val = line.partition("=")
+            if not separator:
+                key, _, val = line.partition(":")
+            last = section.setdefault(key.strip(), [])
+            last.append(val.strip())
+    return sections
+
+
+def read(path: str) -> dict[str, dict[str, list[str]]]:
+    """
+    Parse a configuration file; one that does not exist has no sections.
+
+    path : str
+        Such as ``/etc/nova/nova.conf``.
+
+    Raises CommandExecutionError when the file cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return parse(stream.read())
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise CommandExecutionError(f"Cannot read {path}: {exc.strerror}.") from exc
+
+
+def option(path: str, section: str, name: str) -> str | None:
+    """
+    The value of one option as the program sees it: the last one given, ``$$`` unescaped.
+
+    path : str
+        The configuration file.
+    section, name : str
+        Such as ``api_database`` and ``connection``.
+
+    Returns None when the file or the option does not exist.
+    """
+    values = read(path).get(section, {}).get(name)
+    return values[-1].replace("$$", "$") if values else None
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of an option with this name is a secret."""
+    return bool(SECRET.search(name)) and not _PLAIN.match(name)
+
+
+def diff(old: str, new: str) -> dict[str, dict[str, str | None]]:
+    """
+    What changes from one configuration text to another, option by option, secrets masked.
+
+    old, new : str
+        The two texts.
+
+    Returns ``[section] option`` → ``{old: …, new: …}``; an option that is absent is None.
+    """
+    before, after = parse(old), parse(new)
+    changes: dict[str, dict[str, str | None]] = {}
+    for section in sorted(before.keys() | after.keys()):
+        was, will = before.get(section, {}), after.get(section, {})
+        for name in sorted(was.keys() | will.keys()):
+            if was.get(name) != will.get(name):
+                changes[f"[{section}] {name}"] = {
+                    "old": _shown(name, was.get(name)),
+                    "new": _shown(name, will.get(name)),
+                }
+    return changes
+
+
+def _shown(name: str, values: list[str] | None) -> str | None:
+    if values is None:
+        return None
+    return "***" if is_secret(name) else ", ".join(values)

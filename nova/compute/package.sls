@@ -1,0 +1,11 @@
+# Packages of a compute node; their daemons stay down until they are configured.
+{%- from "nova/map.jinja" import nova with context %}
+include:
+  - nova.sync
+  - nova.repository
+
+nova.compute-package-installed:
+  nova_package.installed:
+    - pkgs: {{ nova.packages.compute | json }}
+    - require:
+      - sls: nova.repository

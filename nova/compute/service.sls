@@ -1,0 +1,38 @@
+# libvirt and nova-compute, which starts when the API answers: it gives up where that is not so.
+{%- from "nova/map.jinja" import nova with context %}
+include:
+  - nova.compute.config
+{%- if 'controller' in nova.roles %}
+  - nova.controller.service
+{%- endif %}
+
+nova-compute-service-libvirt:
+  nova_unit.running:
+    - name: {{ nova.units.libvirt }}
+    - units: {{ nova.units.values() | list | json }}
+    - timeout: {{ nova.timeouts.service }}
+    - require:
+      - sls: nova.compute.config
+{%- for name in ('api', 'placement') %}
+
+nova-compute-service-{{ name }}-answers:
+  nova_unit.http_answers:
+    - name: {{ nova.urls[name] }}/
+    - timeout: {{ nova.timeouts.api }}
+    - require:
+      - sls: nova.compute.config
+{%- if 'controller' in nova.roles %}
+      - sls: nova.controller.service
+{%- endif %}
+    - require_in:
+      - nova_unit: nova-compute-service-compute
+{%- endfor %}
+
+nova-compute-service-compute:
+  nova_unit.running:
+    - name: {{ nova.units.compute }}
+    - reads: {{ ([nova.files.nova_conf, nova.compute_conf | default(nova.files.nova_conf)]
+                 + nova.reads.nova) | json }}
+    - timeout: {{ nova.timeouts.service }}
+    - require:
+      - nova_unit: nova-compute-service-libvirt

@@ -1,0 +1,28 @@
+# Databases, accounts and grants of Nova and Placement.
+{%- from "nova/map.jinja" import nova with context %}
+{%- set names = nova.database.names %}
+{%- set accounts = {
+      'nova': [names.nova_api, names.nova, names.nova_cell0],
+      'placement': [names.placement]} %}
+include:
+  - nova.sync
+{%- for account, databases in accounts.items() %}
+{%- for database in databases %}
+
+nova-controller-database-{{ database }}:
+  nova_database.present:
+    - name: {{ database | json }}
+    - character_set: {{ nova.database.character_set | json }}
+    - connection: {{ nova.database_admin | json }}
+    - require_in:
+      - nova_database: nova-controller-database-user-{{ account }}
+{%- endfor %}
+
+nova-controller-database-user-{{ account }}:
+  nova_database.user_present:
+    - name: {{ nova.database.users[account] | json }}
+    - hosts: {{ nova.database.grant_hosts | json }}
+    - password_pillar: nova:passwords:database_{{ account }}
+    - grants: {{ dict.fromkeys(databases, 'ALL PRIVILEGES') | json }}
+    - connection: {{ nova.database_admin | json }}
+{%- endfor %}

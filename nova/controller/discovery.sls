@@ -1,0 +1,19 @@
+# Compute nodes that have registered are mapped to the cell, by one controller of the site.
+{%- from "nova/map.jinja" import nova with context %}
+include:
+  - nova.controller.service
+{%- if 'compute' in nova.roles %}
+  - nova.compute
+{%- endif %}
+
+nova-controller-discovery-hosts:
+  nova_cell.hosts_discovered:
+    - name: {{ nova.site }}
+    - expected: {{ nova.topology.expected_computes | default([]) | json }}
+    - timeout: {{ nova.timeouts.discovery }}
+    - site_lock: {{ nova.site_lock | json }}
+    - require:
+      - sls: nova.controller.service
+{%- if 'compute' in nova.roles %}
+      - sls: nova.compute
+{%- endif %}

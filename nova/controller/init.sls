@@ -1,0 +1,10 @@
+# A controller, in the order of the deployment guide.
+include:
+  - nova.controller.package
+  - nova.controller.database
+  - nova.controller.config
+  - nova.controller.identity
+  - nova.controller.schema
+  - nova.controller.placement
+  - nova.controller.service
+  - nova.controller.discovery

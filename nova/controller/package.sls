@@ -1,0 +1,11 @@
+# Packages of a controller; their daemons stay down until they are configured.
+{%- from "nova/map.jinja" import nova with context %}
+include:
+  - nova.sync
+  - nova.repository
+
+nova-controller-package-installed:
+  nova_package.installed:
+    - pkgs: {{ nova.packages.controller | json }}
+    - require:
+      - sls: nova.repository

@@ -1,0 +1,61 @@
+# Placement: its configuration, its schema, its web server and its unit.
+{%- from "nova/map.jinja" import nova with context %}
+{%- from "nova/files/uwsgi.jinja" import uwsgi %}
+include:
+  - nova.controller.package
+  - nova.controller.database
+  - nova.controller.config
+
+nova-controller-placement-conf:
+  nova_conf.managed:
+    - name: {{ nova.files.placement_conf }}
+    - source: salt://nova/files/openstack.conf.jinja
+    - user: root
+    - group: {{ nova.users.placement }}
+    - mode: '0640'
+    - context:
+        program: placement
+        pillar_key: placement_config
+    - require:
+      - sls: nova.controller.package
+{%- if nova.uwsgi is defined %}
+{{ uwsgi(nova, 'controller-placement', 'placement', nova.users.placement, nova.ports.placement) }}
+{%- endif %}
+{%- if nova.placement_rule is defined %}
+
+nova-controller-placement-rule:
+  file.blockreplace:
+    - name: {{ nova.placement_rule.file }}
+    - marker_start: '# nova formula: begin'
+    - marker_end: '# nova formula: end'
+    - append_if_not_found: True
+    - content: |
+        <Directory /usr/bin>
+          Require all granted
+        </Directory>
+    - require:
+      - sls: nova.controller.package
+{%- endif %}
+
+nova-controller-placement-schema:
+  nova_schema.placement_db_synced:
+    - name: {{ nova.database.names.placement }}
+    - site_lock: {{ nova.site_lock | json }}
+    - require:
+      - sls: nova.controller.database
+      - sls: nova.controller.config
+      - nova_conf: nova-controller-placement-conf
+
+nova-controller-placement-running:
+  nova_unit.running:
+    - name: {{ nova.units.placement }}
+    - reads: {{ ([nova.files.placement_conf] + nova.reads.placement) | json }}
+    - listens: [[{{ nova.my_ip | json }}, {{ nova.ports.placement }}]]
+    - one_at_a_time: {{ nova.site_lock | json }}
+    - timeout: {{ nova.timeouts.service }}
+    - require:
+      - nova_schema: nova-controller-placement-schema
+{%- if nova.uwsgi is defined %}
+      - file: nova-controller-placement-placement-uwsgi
+      - file: nova-controller-placement-placement-address
+{%- endif %}

@@ -1,0 +1,35 @@
+# Schema and cells, in the order that nova wants; once in the site, whoever comes first.
+{%- from "nova/map.jinja" import nova with context %}
+include:
+  - nova.controller.database
+  - nova.controller.config
+
+nova-controller-schema-api:
+  nova_schema.api_db_synced:
+    - name: {{ nova.database.names.nova_api }}
+    - site_lock: {{ nova.site_lock | json }}
+    - require:
+      - sls: nova.controller.database
+      - sls: nova.controller.config
+
+nova-controller-schema-cell0:
+  nova_cell.cell0_mapped:
+    - name: cell0
+    - database: {{ nova.database.names.nova_cell0 }}
+    - site_lock: {{ nova.site_lock | json }}
+    - require:
+      - nova_schema: nova-controller-schema-api
+
+nova-controller-schema-cell1:
+  nova_cell.present:
+    - name: {{ nova.cell }}
+    - site_lock: {{ nova.site_lock | json }}
+    - require:
+      - nova_cell: nova-controller-schema-cell0
+
+nova-controller-schema-main:
+  nova_schema.db_synced:
+    - name: {{ nova.database.names.nova }}
+    - site_lock: {{ nova.site_lock | json }}
+    - require:
+      - nova_cell: nova-controller-schema-cell1

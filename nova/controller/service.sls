@@ -1,0 +1,37 @@
+# The controller's daemons: conductor first, API last; a restart that is due is made one
+# controller at a time.
+{%- from "nova/map.jinja" import nova with context %}
+include:
+  - nova.controller.config
+  - nova.controller.identity
+  - nova.controller.schema
+  - nova.controller.placement
+{%- for unit in nova.get('unwanted_units', []) %}
+
+nova-controller-service-{{ unit }}:
+  nova_unit.dead:
+    - name: {{ unit }}
+    - require:
+      - sls: nova.controller.config
+{%- endfor %}
+{%- set listens = {'api': nova.ports.api, 'metadata': nova.ports.metadata,
+                   'novncproxy': nova.ports.novnc} %}
+{%- for daemon in ('conductor', 'scheduler', 'consoleauth', 'novncproxy', 'metadata', 'api')
+      if daemon in nova.units and (daemon != 'metadata' or nova.metadata.enabled) %}
+
+nova-controller-service-{{ daemon }}:
+  nova_unit.running:
+    - name: {{ nova.units[daemon] }}
+    - units: {{ nova.units.values() | list | json }}
+    - reads: {{ ([nova.files.nova_conf] + nova.reads.nova) | json }}
+{%- if daemon in listens %}
+    - listens: [[{{ nova.my_ip | json }}, {{ listens[daemon] }}]]
+{%- endif %}
+    - one_at_a_time: {{ nova.site_lock | json }}
+    - timeout: {{ nova.timeouts.service }}
+    - require:
+      - sls: nova.controller.config
+      - sls: nova.controller.identity
+      - sls: nova.controller.schema
+      - sls: nova.controller.placement
+{%- endfor %}

@@ -1,0 +1,17 @@
+# Takes our sections out of haproxy.cfg; haproxy itself and all other sections stay.
+{%- from "nova/map.jinja" import nova with context %}
+include:
+  - nova.sync
+
+nova-haproxy-clean-sections:
+  nova_haproxy.sections_absent:
+    - name: {{ nova.haproxy.config }}
+    - sections: {{ nova.sections.keys() | list | json }}
+
+nova-haproxy-clean-reload:
+  nova_unit.running:
+    - name: {{ nova.units.haproxy }}
+    - reload: True
+    - reads: [{{ nova.haproxy.config }}]
+    - require:
+      - nova_haproxy: nova-haproxy-clean-sections

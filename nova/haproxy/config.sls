@@ -1,0 +1,11 @@
+# Our sections in haproxy.cfg, edited in place; all others stay as they are, to the byte.
+{%- from "nova/map.jinja" import nova with context %}
+include:
+  - nova.haproxy.package
+
+nova-haproxy-config-sections:
+  nova_haproxy.sections_present:
+    - name: {{ nova.haproxy.config }}
+    - sections: {{ nova.sections | json }}
+    - require:
+      - sls: nova.haproxy.package

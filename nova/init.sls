@@ -1,0 +1,26 @@
+# What this minion's roles ask for; see README.md, "How it works".
+{%- set tolerant = True %}
+{%- from "nova/map.jinja" import nova with context %}
+
+{%- if nova.faults %}
+nova-pillar:
+  test.fail_without_changes:
+    - name: The pillar is not right; nothing was touched.
+    - comment: {{ ("Nothing was touched. Correct the pillar:\n" ~ nova.faults | join('\n')) | json }}
+    - failhard: True
+
+{%- elif nova.roles %}
+include:
+{%- for role in nova.roles %}
+  - nova.{{ role }}
+{%- endfor %}
+{%- if 'controller' in nova.roles %}
+  - nova.verify
+{%- endif %}
+
+{%- else %}
+nova-no-role:
+  test.show_notification:
+    - text: >-
+        This minion has no role: name its id under nova:topology, or give it nova:roles.
+{%- endif %}

@@ -1,0 +1,418 @@
+#!py
+"""
+The map: all data of the formula for this minion, merged and checked.
+
+defaults → OS family → release → pillar → roles. map.jinja hands the result to SLS files and
+templates; nothing else merges. It is Python, not Jinja, so that it can name every fault of the
+pillar at once, and be read and tested as code.
+"""
+
+import fnmatch
+import ipaddress
+from urllib.parse import quote
+
+import salt.utils.dictupdate as dictupdate
+import salt.utils.files as files
+import salt.utils.yaml as yaml
+
+ROLES = ("controller", "compute", "haproxy")
+# Passwords that a role cannot do without.
+PASSWORDS = {
+    "controller": (
+        "messaging",
+        "keystone_nova",
+        "keystone_placement",
+        "keystone_neutron",
+        "keystone_admin",
+        "database_admin",
+        "database_nova",
+        "database_placement",
+        "metadata",
+    ),
+    "compute": ("messaging", "keystone_nova", "keystone_placement", "keystone_neutron"),
+    "haproxy": (),
+}
+
+
+def run():
+    """The map of this minion, as a dict; ``faults`` lists what is wrong with the pillar."""
+    pillar = __pillar__.get("nova") or {}
+    faults = _faults_of_shape(pillar)
+    if faults:
+        return {"roles": [], "faults": faults}
+    nova = _merged(pillar)
+    nova["roles"] = _roles(pillar, __grains__["id"])
+    if nova["roles"]:
+        nova["faults"] = _faults_of_sense(nova, pillar)
+        if not nova["faults"]:
+            _derive(nova, pillar)
+    else:
+        nova["faults"] = []
+    return nova
+
+
+def _load(name):
+    path = __salt__["cp.cache_file"](f"salt://nova/parameters/{name}.yaml")
+    if not path:
+        return {}
+    with files.fopen(path) as stream:
+        return yaml.safe_load(stream) or {}
+
+
+# ---- checks ------------------------------------------------------------------------------------
+
+
+def _faults_of_shape(pillar):
+    try:
+        import jsonschema
+    except ImportError:
+        return [
+            "jsonschema is missing in Salt's own Python: install it with "
+            "`salt-pip install jsonschema`."
+        ]
+    if not pillar:
+        return []
+    schema = _load("schema")
+    validator = jsonschema.Draft7Validator(schema)
+    return sorted({f for error in validator.iter_errors(pillar) for f in _sentences(error)})
+
+
+def _sentences(error):
+    """Faults as sentences that name the key and never show a value: it may be a secret."""
+    key = ":".join(["nova", *(str(part) for part in error.absolute_path)])
+    if error.validator == "additionalProperties" and isinstance(error.validator_value, bool):
+        known = error.schema.get("properties", {})
+        for name in error.instance:
+            if name not in known:
+                yield f"{key}:{name} is not a key of this formula: one of {', '.join(known)}."
+    elif error.validator == "required":
+        for name in error.validator_value:
+            if name not in error.instance:
+                yield f"{key}:{name} is missing."
+    elif error.validator == "propertyNames" or "propertyNames" in error.absolute_schema_path:
+        yield f"{key} has a name with characters that a configuration file does not allow."
+    else:
+        title = error.schema.get("title", f"of another kind ({error.validator})")
+        yield f"{key} must be {title}."
+
+
+def _faults_of_sense(nova, pillar):
+    faults = []
+    release = nova["release"]
+    if release["number"] is None:
+        if release["name"]:
+            faults.append(
+                f"nova:release {release['name']} is not a release: one of "
+                f"{', '.join(_load('releases'))}."
+            )
+        else:
+            faults.append("nova:release is missing, and this OS has no default: name a release.")
+    if not nova["packages"]:
+        faults.append(
+            f"The OS family {__grains__['os_family']} is not known: "
+            "give nova:lookup:packages and nova:lookup:units."
+        )
+    passwords = pillar.get("passwords", {})
+    for role in nova["roles"]:
+        for name in PASSWORDS[role]:
+            if name not in passwords and f"nova:passwords:{name} is missing." not in faults:
+                faults.append(f"nova:passwords:{name} is missing.")
+    controllers = nova["topology"].get("controller", {})
+    if "haproxy" in nova["roles"] and not controllers:
+        faults.append("nova:topology:controller is missing: haproxy needs the addresses behind it.")
+    if not nova.get("vip") and not controllers:
+        faults.append("nova:vip is missing.")
+    ports = nova["ports"]
+    if len(set(ports.values())) < len(ports):
+        faults.append("nova:ports gives one port to two services.")
+    for service, data in nova["identity"]["services"].items():
+        if data is None:
+            continue
+        if "type" not in data:
+            faults.append(f"nova:identity:services:{service}:type is missing.")
+        if isinstance(data.get("port"), str) and data["port"] not in ports:
+            faults.append(
+                f"nova:identity:services:{service}:port must be a number or one of "
+                f"{', '.join(ports)}."
+            )
+        if "port" not in data and set(data.get("urls", {})) != {"public", "internal", "admin"}:
+            faults.append(f"nova:identity:services:{service} needs a port or its three urls.")
+    return sorted(faults) + _faults_of_options(pillar.get("config", {}), release["number"])
+
+
+def _faults_of_options(config, number):
+    if number is None:
+        return []
+    removed = _load("removed")
+    faults = []
+    for section, option, until, instead in removed["options"]:
+        if number >= until and (config.get(section) or {}).get(option) is not None:
+            faults.append(
+                f"nova:config:{section}:{option} is not read from release {until} on: "
+                f"use {instead}."
+            )
+    filters = (config.get("filter_scheduler") or {}).get("enabled_filters") or []
+    if isinstance(filters, str):
+        filters = [name.strip() for name in filters.split(",")]
+    for name in filters:
+        gone = removed["filters"].get(name)
+        if gone and number >= gone:
+            faults.append(
+                f"nova:config:filter_scheduler:enabled_filters: {name} is gone from release "
+                f"{gone} on; the scheduler would not start: remove it."
+            )
+    return faults
+
+
+# ---- merging -----------------------------------------------------------------------------------
+
+
+def _merged(pillar):
+    system = dict(_load(f"os_family/{__grains__['os_family']}"))
+    releases = _load("releases")
+    shipped = system.pop("release", {}).get(str(__grains__.get("osmajorrelease")))
+    nova = dictupdate.merge_recurse(_load("defaults"), {"packages": {}, "units": {}})
+    nova = dictupdate.merge_recurse(nova, system)
+    nova = dictupdate.merge_recurse(nova, pillar)
+    nova = dictupdate.merge_recurse(nova, pillar.get("lookup", {}))
+    # Pillar values stay where pillar has them: only their names travel (nova:passwords:…).
+    nova.pop("passwords", None)
+    name = str(pillar.get("release") or shipped or "")
+    nova["release"] = {"name": name, "number": releases.get(name)}
+    return nova
+
+
+def _roles(pillar, minion_id):
+    topology = pillar.get("topology", {})
+    roles = set(pillar.get("roles", []))
+    roles.update(role for role in ("controller", "haproxy") if minion_id in topology.get(role, {}))
+    if any(fnmatch.fnmatchcase(minion_id, glob) for glob in topology.get("compute", [])):
+        roles.add("compute")
+    return [role for role in ROLES if role in roles]
+
+
+# ---- what follows from the data ----------------------------------------------------------------
+
+
+def _derive(nova, pillar):
+    controllers = nova["topology"].get("controller", {})
+    nova["my_ip"] = _my_ip(nova)
+    nova["vip"] = nova.get("vip") or next(iter(controllers.values()))
+    nova["database"].setdefault("host", nova["vip"])
+    nova["keystone"].setdefault("memcached_servers", [])
+    nova["workers"] = nova.get("workers") or min(__grains__.get("num_cpus", 1), 8)
+    if "compute" in nova["roles"]:
+        nova["virt_type"] = nova.get("virt_type") or _host()["virt_type"]
+    base = {name: f"{nova['scheme']}://{_bracketed(nova['vip'])}:{port}"
+            for name, port in nova["ports"].items()}
+    nova["urls"] = base
+    nova["endpoints"] = [
+        {
+            "service": service,
+            "type": data["type"],
+            "description": data.get("description", ""),
+            "interface": interface,
+            "url": data.get("urls", {}).get(interface) or _url(nova, data),
+        }
+        for service, data in sorted(nova["identity"]["services"].items())
+        if data is not None
+        for interface in ("public", "internal", "admin")
+    ]
+    nova["site_lock"] = {"name": nova["site"], "timeout": nova["timeouts"]["lock"]}
+    nova["auth"] = {
+        "auth_url": nova["keystone"]["auth_url"],
+        "username": nova["keystone"]["admin_user"],
+        "project_name": nova["keystone"]["admin_project"],
+        "password_pillar": "nova:passwords:keystone_admin",
+    }
+    nova["database_admin"] = {
+        "host": nova["database"]["host"],
+        "port": nova["database"]["port"],
+        "user": nova["database"]["admin_user"],
+        "password_pillar": "nova:passwords:database_admin",
+    }
+    nova["sections"] = _sections(nova) if "haproxy" in nova["roles"] else {}
+    nova["listens"] = [
+        [line.split()[1].rpartition(":")[0].strip("[]"), int(line.rpartition(":")[2])]
+        for lines in nova["sections"].values()
+        for line in lines
+        if line.startswith("bind ")
+    ]
+    nova["conf"] = _config(nova, pillar.get("passwords", {}))
+
+
+def _url(nova, data):
+    port = nova["ports"].get(data["port"], data["port"])
+    return f"{nova['scheme']}://{_bracketed(nova['vip'])}:{port}{data.get('path', '')}"
+
+
+def _bracketed(host):
+    return f"[{host}]" if ":" in host else host
+
+
+def _my_ip(nova):
+    """This node's own address: pillar, topology, the management network, or the host's name."""
+    minion_id = __grains__["id"]
+    if nova.get("my_ip"):
+        return nova["my_ip"]
+    for role in ("controller", "haproxy"):
+        if minion_id in nova["topology"].get(role, {}):
+            return nova["topology"][role][minion_id]
+    addresses = __grains__.get("ipv4", []) + __grains__.get("ipv6", [])
+    if nova.get("management_network"):
+        network = ipaddress.ip_network(nova["management_network"], strict=False)
+        for address in addresses:
+            if ipaddress.ip_address(address) in network:
+                return address
+        nova["faults"].append(
+            f"nova:management_network {network} holds no address of this minion: "
+            "correct it, or give nova:my_ip."
+        )
+        return None
+    for address in __grains__.get("fqdn_ip4", []) + addresses:
+        if not ipaddress.ip_address(address).is_loopback:
+            return address
+    nova["faults"].append("nova:my_ip is missing, and this minion has no address but loopback.")
+    return None
+
+
+def _host():
+    """The grain nova_host; on the very first run, before grains are synced, from its source."""
+    known = __grains__.get("nova_host")
+    if known:
+        return known
+    scope = {}
+    path = __salt__["cp.cache_file"]("salt://_grains/nova_host.py")
+    with files.fopen(path) as stream:
+        exec(compile(stream.read(), path, "exec"), scope)  # noqa: S102
+    return scope["nova_host"]()["nova_host"]
+
+
+def _sections(nova):
+    """haproxy's listen sections, by name, as lists of lines."""
+    ports = dict(nova["ports"])
+    if not (nova["metadata"]["enabled"] and nova["metadata"]["balanced"]):
+        ports.pop("metadata")
+    conf = nova["haproxy"]
+    bind = conf.get("bind_address") or nova["vip"]
+    sections = {}
+    for port in sorted(ports.values()):
+        name = f"openstack_nova_port_{port}"
+        lines = [f"bind {_bracketed(bind)}:{port}", f"mode {conf['mode']}", "log global"]
+        lines += conf["options"].get(name, [])
+        if port == ports["novnc"]:
+            lines += ["timeout client 1h", "timeout server 1h", "timeout tunnel 1h"]
+        for index, (host, address) in enumerate(nova["topology"]["controller"].items()):
+            backup = " backup" if conf["backup"] and index else ""
+            lines.append(f"server {host} {_bracketed(address)}:{port} {conf['check']}{backup}")
+        sections[name] = lines
+    return sections
+
+
+# ---- configuration files -----------------------------------------------------------------------
+
+
+def _config(nova, passwords):
+    """
+    Sections of nova.conf for this node's roles, and of placement.conf.
+
+    It holds secrets, so only the templates of configuration files use it, when they are rendered.
+    Returns ``{'nova': {section: {option: [value, …]}}, 'placement': …}``, values escaped as
+    oslo.config wants them.
+    """
+    passwords = {name: _resolved(str(value)) for name, value in passwords.items()}
+    tables, facts = _load("config"), _facts(nova, passwords)
+    multi = set(_load("removed")["multi_valued"])
+    layers = [tables["common"]] + [tables[r] for r in ("controller", "compute") if r in nova["roles"]]
+    merged = {}
+    for layer in layers:
+        merged = dictupdate.merge_recurse(merged, _for_release(layer, nova["release"]["number"]))
+    placement = _for_release(tables["placement"], nova["release"]["number"])
+    return {
+        "nova": _filled(merged, nova.get("config", {}), facts, multi),
+        "placement": _filled(placement, nova.get("placement_config", {}), facts, multi),
+    }
+
+
+def _for_release(table, number):
+    chosen = {}
+    for section, options in table.items():
+        for option, value in options.items():
+            if isinstance(value, dict):
+                if not value.get("since", 0) <= number <= value.get("until", number):
+                    continue
+                value = value["value"]
+            chosen.setdefault(section, {})[option] = value
+    return chosen
+
+
+def _facts(nova, passwords):
+    secrets = {name: value.replace("$", "$$") for name, value in passwords.items()}
+    keystone, messaging, database = nova["keystone"], nova["messaging"], nova["database"]
+    facts = {name: secrets.get(name, "") for name in PASSWORDS["controller"]}
+    facts.update({f"keystone_user_{k}": v for k, v in keystone["users"].items()})
+    facts.update({f"port_{k}": v for k, v in nova["ports"].items()})
+    facts.update(
+        my_ip=nova["my_ip"],
+        region=nova["region"],
+        workers=nova["workers"],
+        virt_type=nova.get("virt_type"),
+        domain=keystone["domain"],
+        service_project=keystone["service_project"],
+        keystone_url=keystone["auth_url"],
+        memcached_servers=keystone["memcached_servers"],
+        enabled_apis=["osapi_compute"] + ["metadata"] * nova["metadata"]["enabled"],
+        metadata_enabled=nova["metadata"]["enabled"],
+        novnc_url=f"{nova['urls']['novnc']}/vnc_lite.html",
+        transport_url="rabbit://"
+        + ",".join(
+            f"{_quoted(messaging['user'])}:{_quoted(passwords.get('messaging', ''))}"
+            f"@{_bracketed(host)}:{messaging['port']}"
+            for host in messaging["hosts"]
+        )
+        + "/"
+        + ("" if messaging["vhost"] == "/" else _quoted(messaging["vhost"].lstrip("/"))),
+    )
+    for name, real in database["names"].items():
+        account = "placement" if name == "placement" else "nova"
+        facts[f"database_url_{name}"] = (
+            f"mysql+pymysql://{_quoted(database['users'][account])}:"
+            f"{_quoted(passwords.get('database_' + account, ''))}"
+            f"@{_bracketed(database['host'])}:{database['port']}/{real}?charset=utf8"
+        )
+    return facts
+
+
+def _resolved(secret):
+    return __salt__["sdb.get"](secret) if secret.startswith("sdb://") else secret
+
+
+def _quoted(text):
+    return quote(str(text), safe="")
+
+
+def _filled(table, overrides, facts, multi):
+    sections = {}
+    for section in sorted(table.keys() | overrides.keys()):
+        ours, theirs = table.get(section, {}), overrides.get(section) or {}
+        for option in sorted(ours.keys() | theirs.keys()):
+            value = theirs[option] if option in theirs else _fill(ours[option], facts)
+            if value is None:
+                continue
+            lines = value if isinstance(value, list) and f"{section}.{option}" in multi else [value]
+            sections.setdefault(section, {})[option] = [_text(line) for line in lines]
+    return sections
+
+
+def _fill(value, facts):
+    if isinstance(value, str) and value.startswith("{") and value.endswith("}"):
+        return facts[value[1:-1]]
+    return value
+
+
+def _text(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ",".join(_text(item) for item in value)
+    return str(value)

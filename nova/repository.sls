@@ -1,0 +1,11 @@
+# Package repositories that the pillar names (nova:repositories), as pkgrepo.managed takes them.
+{%- from "nova/map.jinja" import nova with context %}
+{%- for name, options in (nova.repositories | default({})).items() %}
+
+nova-repository-{{ name }}:
+  pkgrepo.managed:
+    - name: {{ options.name | default(name) | json }}
+{%- for key, value in options.items() if key != 'name' %}
+    - {{ key }}: {{ value | json }}
+{%- endfor %}
+{%- endfor %}

@@ -1,0 +1,73 @@
+"""Layers of the hosts that the formula finds in place: infra and the load balancer.
+
+Each is made by booting the host once, in a lab of its own, and running its fixture there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from . import cache, hosts, inventory, network, pillar, shell
+
+SEED = "seed"  # the file, beside infra's layer, that holds what the passwords come from
+
+
+def layer(os_name: str, name: str, below: Sequence[Path], repo: Path,
+          binds: dict[Path, str] | None = None, *made_from: object) -> Path:
+    """Return the piece with a host's layer, `layer`, made by files/NAME/setup in the host."""
+    fixture = cache.FILES / name
+    binds = {repo: "/srv/repo", **(binds or {})}
+
+    def build(piece: Path) -> None:
+        seed = pillar.new_seed()
+        lab = f"build-{name}"
+        place = hosts.Place(lab, name, piece)
+        network.up(lab)
+        hosts.kill([place])
+        try:
+            hosts.mount(place, below)
+            hosts.personalize(place, None, vip=inventory.INFRA.address)
+            _render(fixture, place.root / "root/fixture", seed)
+            hosts.boot(place, binds)
+            hosts.wait_booted(place)
+            hosts.call(place, "/root/fixture/setup")
+            shutil.rmtree(place.root / "root/fixture")
+        finally:
+            hosts.stop([place])
+            network.down(lab)
+        (piece / "upper").rename(piece / "layer")
+        shell.remove_tree(piece / "work")
+        (piece / "root").rmdir()
+        (piece / SEED).write_text(seed)
+        (piece / SEED).chmod(0o600)
+
+    return cache.piece(f"{name}-{os_name}", build, *below, repo, fixture, *binds, *made_from)
+
+
+def _render(fixture: Path, target: Path, seed: str) -> None:
+    """Copy a fixture; files that end in .j2 are filled in."""
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["url"] = lambda text: quote(text, safe="")
+    environment.filters["ini"] = lambda text: text.replace("$", "$$")
+    environment.filters["json"] = json.dumps
+    environment.filters["sql"] = lambda text: "'" + text.replace("'", "''") + "'"
+    values = {
+        "password": lambda key: pillar.password(seed, key),
+        "infra": inventory.INFRA.address,
+        "vip": inventory.VIP,
+        "vip_name": inventory.VIP_NAME,
+        "messaging_name": inventory.MESSAGING_NAME,
+    }
+    shutil.copytree(fixture, target)
+    target.chmod(0o700)
+    for file in target.rglob("*.j2"):
+        rendered = file.with_suffix("")
+        rendered.write_text(environment.from_string(file.read_text()).render(values))
+        shutil.copymode(file, rendered)
+        file.unlink()

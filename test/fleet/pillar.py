@@ -1,0 +1,80 @@
+"""The lab's pillar: pillar.example as it is, and over it a set of passwords that hurt.
+
+Each password holds characters that break careless quoting, in URLs, INI files, SQL, YAML and
+shells, and a part of its own that a test can search for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXAMPLE = REPOSITORY / "pillar.example"
+NASTY = "@/%$:#'\""
+
+
+def new_seed() -> str:
+    """Return what all passwords of an infra are derived from."""
+    return secrets.token_hex(16)
+
+
+def password(seed: str, key: str) -> str:
+    """Return the password for a key of nova:passwords."""
+    unique = hmac.new(seed.encode(), key.encode(), hashlib.sha256).hexdigest()[:16]
+    return f"p{NASTY}{unique}"
+
+
+def example(minion: str) -> dict[str, Any]:
+    """Return pillar.example as a minion gets it."""
+    import jinja2  # both come from a package that the lab installs first
+    import yaml
+
+    text = jinja2.Template(EXAMPLE.read_text(), undefined=jinja2.StrictUndefined).render(
+        opts={"id": minion})
+    return yaml.safe_load(text)
+
+
+def passwords(seed: str) -> dict[str, str]:
+    """Return every password of the site."""
+    keys = {key for minion in _controllers() for key in example(minion)["nova"]["passwords"]}
+    return {key: password(seed, key) for key in sorted(keys)}
+
+
+def write(directory: Path, seed: str) -> None:
+    """Write the master's pillar: the example, and the passwords of all and of controllers."""
+    everyone = set(example("a minion without a role")["nova"]["passwords"])
+    site = passwords(seed)
+    top = {"base": {"*": ["nova", "secrets"],
+                    ",".join(_controllers()): [{"match": "list"}, "secrets_controllers"]}}
+    files = {
+        "top.sls": "#!json\n" + json.dumps(top, indent=2),
+        "nova.sls": EXAMPLE.read_text(),
+        "secrets.sls": _sls({key: site[key] for key in site if key in everyone}),
+        "secrets_controllers.sls": _sls({key: site[key] for key in site if key not in everyone}),
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    for name, text in files.items():
+        (directory / name).write_text(text)
+
+
+def for_minion(minion: str, seed: str) -> dict[str, Any]:
+    """Return the whole pillar of one minion, for a run without a master."""
+    pillar = example(minion)
+    keys = pillar["nova"]["passwords"]
+    pillar["nova"]["passwords"] = {key: password(seed, key) for key in keys}
+    return pillar
+
+
+def _controllers() -> list[str]:
+    """Return who is a controller; the topology stands in the part that every minion gets."""
+    return list(example("a minion without a role")["nova"]["topology"]["controller"])
+
+
+def _sls(values: dict[str, str]) -> str:
+    return "#!json\n" + json.dumps({"nova": {"passwords": values}}, indent=2)

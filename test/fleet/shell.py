@@ -1,0 +1,98 @@
+"""Commands, steps with the time they took, and errors that are one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+# What a program inside a tree or a host gets: nothing of the caller's environment may leak in.
+CLEAN_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
+
+
+class LabError(Exception):
+    """Something a person has to know, in one sentence."""
+
+
+def run(*command: str | os.PathLike[str], env: dict[str, str] | None = None,
+        cwd: Path | None = None, stdin: str | None = None) -> str:
+    """Run a command and return what it printed; LabError, with its last words, if it fails."""
+    done = subprocess.run(
+        [os.fspath(part) for part in command], env=env, cwd=cwd, input=stdin, text=True,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", check=False,
+    )
+    if done.returncode:
+        words = "\n".join(done.stdout.strip().splitlines()[-25:])
+        raise LabError(f"'{Path(command[0]).name} {' '.join(map(str, command[1:4]))} …' "
+                       f"failed with exit code {done.returncode}:\n{words}")
+    return done.stdout
+
+
+def chroot(tree: Path, *command: str) -> str:
+    """Run a command in a tree, with a clean environment."""
+    return run("/usr/sbin/chroot", tree, *command, env=CLEAN_ENVIRONMENT)
+
+
+@contextlib.contextmanager
+def step(text: str) -> Iterator[None]:
+    """Say what is done, and how long it took. Steps may run side by side: one line each."""
+    began = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        print(f"  {text}: failed after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        raise
+    print(f"  {text}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def lock(path: Path, waits_for: str) -> Iterator[None]:
+    """Hold a file lock; it ends with this process, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"  waiting for {waits_for}", file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def wait_until(condition, what: str, seconds: float, interval: float = 0.2) -> None:
+    """Wait until condition() is true; LabError that names what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"Waited {seconds:.0f} s in vain for {what}.")
+        time.sleep(interval)
+
+
+def mounts_below(path: Path) -> list[str]:
+    """Return the mount points at or below a path, innermost first."""
+    points = [line.split()[4].encode().decode("unicode_escape")
+              for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in reversed(points)
+            if point == str(path) or point.startswith(f"{path}/")]
+
+
+def unmount_below(path: Path) -> None:
+    """Unmount all that is mounted at or below a path."""
+    for point in mounts_below(path):
+        run("umount", "--lazy", point)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a tree, after whatever a killed build left mounted in it."""
+    unmount_below(path)
+    run("rm", "-rf", "--one-file-system", path)

@@ -1,0 +1,102 @@
+"""The fleet as tests see it: commands on hosts, runs of the formula, what they changed."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LAB = str(ROOT / "test" / "lab")
+CONTROLLERS = ("ctl1", "ctl2")
+MINIONS = (*CONTROLLERS, "lb1", "cmp1", "cmp2")
+
+
+def lab(*args, check=True, timeout=1800, **kwargs):
+    """Run test/lab; its result."""
+    done = subprocess.run(
+        [LAB, *args], capture_output=True, text=True, timeout=timeout, check=False, **kwargs
+    )
+    if check and done.returncode:
+        raise AssertionError(f"test/lab {' '.join(args)}: {done.stdout}{done.stderr}")
+    return done
+
+
+def on(host, *command, check=True, **kwargs):
+    """Run a command on a host; its standard output."""
+    return lab("exec", host, "--", *command, check=check, **kwargs).stdout
+
+
+def sh(host, script, **kwargs):
+    """Run a shell script on a host; its standard output."""
+    return on(host, "sh", "-ec", script, **kwargs)
+
+
+def sql(statement):
+    """Run a statement as root of the site's MariaDB; tab-separated rows without names."""
+    return on("infra", "mysql", "-N", "-B", "-e", statement)
+
+
+class Run:
+    """What `salt TARGET state.apply nova` returned, minion by minion."""
+
+    def __init__(self, text):
+        self.text = text
+        self.returns = _objects(text)
+
+    def states(self):
+        """(minion, state id, what it returned) of every state that ran."""
+        for minion, ret in self.returns.items():
+            assert isinstance(ret, dict), f"{minion}: {ret}"
+            for tag, state in ret.items():
+                yield minion, tag.split("_|-")[1], state
+
+    def failed(self):
+        return [(m, i, s["comment"]) for m, i, s in self.states() if s["result"] is False]
+
+    def changed(self):
+        """State ids with changes, predicted or made, by minion."""
+        return [(m, i) for m, i, s in self.states() if s["changes"]]
+
+    def predicted(self):
+        return [(m, i) for m, i, s in self.states() if s["result"] is None]
+
+
+def _objects(text):
+    """salt --out=json --static prints one object; without --static one for each minion."""
+    decoder, merged, position = json.JSONDecoder(), {}, text.find("{")
+    while position != -1:
+        found, position = decoder.raw_decode(text, position)
+        merged.update(found)
+        position = text.find("{", position)
+    return merged
+
+
+def apply(*args, target="*", minions=MINIONS, **pillar):
+    """Apply the formula from the master; every minion must answer."""
+    extra = [f"pillar={json.dumps(pillar)}"] if pillar else []
+    done = lab(
+        "exec", "infra", "--", "salt", "--out=json", "-t", "1500", target, "state.apply", "nova",
+        *args, *extra, check=False,
+    )
+    run = Run(done.stdout)
+    if target == "*":
+        assert set(run.returns) == set(minions), done.stdout[-2000:] + done.stderr[-2000:]
+    return run
+
+
+@pytest.fixture(scope="session")
+def seed():
+    """The seed of whatever a run chooses at random; printed, so that the run can be repeated."""
+    value = int(os.environ.get("NOVA_TEST_SEED", os.getpid()))
+    print(f"NOVA_TEST_SEED={value}")
+    return value
+
+
+@pytest.fixture(scope="session")
+def fleet():
+    """The fleet, up and converged."""
+    lab("up")
+    run = apply()
+    assert run.failed() == []

@@ -1,0 +1,123 @@
+"""A converged fleet: a second run changes nothing, test mode predicts nothing, drift is repaired."""
+
+import json
+
+import pytest
+from conftest import CONTROLLERS, apply, on, sh, sql
+
+pytestmark = pytest.mark.usefixtures("fleet")
+
+ENDPOINT = "RegionOne compute public"
+
+
+def openstack(*args):
+    return json.loads(on("infra", "openstack", *args, "-f", "json") or "null")
+
+
+def test_a_second_run_changes_nothing():
+    run = apply()
+    assert (run.failed(), run.changed(), run.predicted()) == ([], [], [])
+
+
+def test_test_mode_predicts_nothing():
+    run = apply("test=True")
+    assert (run.failed(), run.changed(), run.predicted()) == ([], [], [])
+
+
+def _endpoint_url():
+    (found,) = openstack("endpoint", "list", "--service", "compute", "--interface", "public")
+    return found["ID"], found["URL"]
+
+
+def spoil_endpoint():
+    identity, url = _endpoint_url()
+    on("infra", "openstack", "endpoint", "set", "--url", "http://wrong.example.org:1/", identity)
+    return lambda: _endpoint_url() == (identity, url)
+
+
+def spoil_password():
+    on("infra", "openstack", "user", "set", "--password", "stolen", "placement")
+    return lambda: True
+
+
+def spoil_role():
+    on("infra", "openstack", "role", "remove", "--project", "service", "--user", "nova", "admin")
+    return lambda: any(
+        row["Role"] == "admin"
+        for row in openstack(
+            "role", "assignment", "list", "--names", "--user", "nova", "--project", "service"
+        )
+    )
+
+
+def spoil_cell():
+    before = sql("SELECT database_connection FROM nova_api.cell_mappings WHERE name = 'cell1'")
+    sql("UPDATE nova_api.cell_mappings SET database_connection = 'mysql+pymysql://a:b@c/d' "
+        "WHERE name = 'cell1'")
+    return lambda: before == sql(
+        "SELECT database_connection FROM nova_api.cell_mappings WHERE name = 'cell1'"
+    )
+
+
+def spoil_option():
+    sh("ctl1", "sed -i 's/^region_name = .*/region_name = Elsewhere/' /etc/nova/nova.conf")
+    return lambda: "Elsewhere" not in sh("ctl1", "cat /etc/nova/nova.conf")
+
+
+def spoil_conductor():
+    on("ctl2", "systemctl", "stop", "nova-conductor")
+    return lambda: on("ctl2", "systemctl", "is-active", "nova-conductor").strip() == "active"
+
+
+def spoil_haproxy():
+    before = sh("lb1", "cat /etc/haproxy/haproxy.cfg")
+    sh("lb1", "sed -i '/openstack_nova_port_8774/,/backup/s/fall 2/fall 9/' /etc/haproxy/haproxy.cfg")
+    assert before != sh("lb1", "cat /etc/haproxy/haproxy.cfg")
+    return lambda: before == sh("lb1", "cat /etc/haproxy/haproxy.cfg")
+
+
+def spoil_host_mapping():
+    sql("DELETE FROM nova_api.host_mappings WHERE host = 'cmp2'")
+    return lambda: sql("SELECT host FROM nova_api.host_mappings ORDER BY 1").split() == [
+        "cmp1", "cmp2"
+    ]
+
+
+# What is spoiled → the states that may repair it, by a part of their id.
+DRIFT = {
+    "an endpoint's URL": (spoil_endpoint, ["identity-endpoint-nova-public"]),
+    "a user's password": (spoil_password, ["identity-user-placement"]),
+    "a role taken away": (spoil_role, ["identity-roles-of-nova"]),
+    "a cell's URL": (spoil_cell, ["schema-cell1", "controller-service-", "controller-schema-"]),
+    "an option in nova.conf": (spoil_option, ["config-nova-conf", "controller-service-"]),
+    "a stopped conductor": (spoil_conductor, ["service-conductor"]),
+    "a haproxy section": (spoil_haproxy, ["haproxy-config-sections", "haproxy-service-running"]),
+    "a missing host mapping": (spoil_host_mapping, ["discovery-hosts"]),
+}
+
+
+@pytest.mark.parametrize("what", DRIFT)
+def test_drift_is_named_first_then_repaired_by_the_right_states(what):
+    spoil, states = DRIFT[what]
+    repaired = spoil()
+    predicted = apply("test=True")
+    assert predicted.failed() == []
+    named = {state for _, state in predicted.changed()}
+    assert any(states[0] in state for state in named), named
+    run = apply()
+    assert run.failed() == []
+    assert run.changed(), "nothing was repaired"
+    for _, state in run.changed():
+        assert any(part in state for part in states), state
+    assert {s for _, s in run.changed()} <= named | {s for s in named}
+    assert repaired()
+    again = apply()
+    assert (again.failed(), again.changed()) == ([], [])
+
+
+def test_configuration_is_owned_and_closed():
+    for host in CONTROLLERS:
+        stat = sh(host, "stat -c '%U:%G %a' /etc/nova/nova.conf /etc/placement/placement.conf")
+        assert stat.split("\n")[:2] == ["root:nova 640", "root:placement 640"]
+    conf = sh("cmp1", "cat /etc/nova/nova.conf")
+    assert "api_database" not in conf and "[database]" not in conf

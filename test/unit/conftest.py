@@ -1,0 +1,54 @@
+"""The formula's own modules, loaded by Salt's real loader."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import salt.config
+import salt.loader
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(params=[False, True], ids=["real", "testmode"])
+def testmode(request):
+    """Every test of a state runs twice: for real, and with ``test=True``."""
+    return request.param
+
+
+@pytest.fixture
+def opts(tmp_path):
+    """A masterless minion's options, with the formula's modules in its module directories."""
+    options = copy.deepcopy(salt.config.DEFAULT_MINION_OPTS)
+    options.update(
+        id="ctl1",
+        file_client="local",
+        file_roots={"base": [str(ROOT)]},
+        root_dir=str(tmp_path),
+        cachedir=str(tmp_path / "cache"),
+        extension_modules=str(tmp_path / "extmods"),
+        module_dirs=[str(ROOT / "_modules")],
+        states_dirs=[str(ROOT / "_states")],
+        grains_dirs=[str(ROOT / "_grains")],
+        utils_dirs=[str(ROOT / "_utils")],
+        grains={"id": "ctl1", "os_family": "Debian", "os": "Debian", "osmajorrelease": 12},
+        pillar={},
+        test=False,
+    )
+    return options
+
+
+def load(options):
+    """The real loaders: ``(utils, modules, states)``, sharing one ``__context__``."""
+    options, context = copy.deepcopy(options), {}
+    utils = salt.loader.utils(options, context=context)
+    modules = salt.loader.minion_mods(options, context=context, utils=utils)
+    states = salt.loader.states(options, modules, utils, None, context=context)
+    states.inject_globals = {"__env__": "base", "__instance_id__": "test"}
+    return utils, modules, states
+
+
+@pytest.fixture
+def loaders(opts):
+    """The loaders of :func:`load` for the options as they are."""
+    return load(opts)

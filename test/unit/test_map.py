@@ -1,0 +1,211 @@
+"""The map: roles, derived data, rendered options, and every fault of a bad pillar by its key."""
+
+import copy
+import importlib.util
+
+import pytest
+import yaml
+from conftest import ROOT
+from jinja2 import Environment
+
+GRAINS = {
+    "os_family": "Debian",
+    "osmajorrelease": 12,
+    "num_cpus": 2,
+    "ipv4": ["127.0.0.1", "10.20.0.80"],
+    "nova_host": {"virt_type": "qemu"},
+}
+
+
+def example(minion_id):
+    """pillar.example as Salt would render it for a minion."""
+    text = Environment().from_string((ROOT / "pillar.example").read_text())
+    return yaml.safe_load(text.render(opts={"id": minion_id}))["nova"]
+
+
+def run_map(pillar, minion_id="ctl1", **grains):
+    spec = importlib.util.spec_from_file_location("nova_map", ROOT / "nova" / "map.py")
+    module = importlib.util.module_from_spec(spec)
+    module.__pillar__ = {"nova": pillar}
+    module.__grains__ = {**GRAINS, "id": minion_id, **grains}
+    module.__salt__ = {
+        "cp.cache_file": lambda url: str(path)
+        if (path := ROOT / url.removeprefix("salt://")).exists()
+        else "",
+        "sdb.get": lambda uri: f"value of {uri}",
+    }
+    spec.loader.exec_module(module)
+    return module.run()
+
+
+def changed(minion_id="ctl1", **changes):
+    """pillar.example with some keys replaced; a dotted key goes deeper, ... removes."""
+    pillar = copy.deepcopy(example(minion_id))
+    for dotted, value in changes.items():
+        *parents, last = dotted.split("__")
+        here = pillar
+        for part in parents:
+            here = here.setdefault(part, {})
+        if value is ...:
+            del here[last]
+        else:
+            here[last] = value
+    return pillar
+
+
+@pytest.mark.parametrize(
+    ("minion_id", "roles"),
+    [
+        ("ctl1", ["controller"]),
+        ("ctl2", ["controller"]),
+        ("lb1", ["haproxy"]),
+        ("cmp7", ["compute"]),
+        ("db1", []),
+    ],
+)
+def test_the_example_is_right_and_gives_each_minion_its_roles(minion_id, roles):
+    nova = run_map(example(minion_id), minion_id)
+    assert (nova["faults"], nova["roles"]) == ([], roles)
+
+
+def test_a_single_node_names_its_own_roles():
+    pillar = changed(topology=..., roles=["compute", "controller"])
+    assert run_map(pillar)["roles"] == ["controller", "compute"]
+
+
+def test_a_compute_node_needs_and_renders_no_controller_secret():
+    pillar = example("cmp1")
+    assert not {"database_nova", "keystone_admin", "database_admin"} & set(pillar["passwords"])
+    conf = run_map(pillar, "cmp1")["conf"]["nova"]
+    assert "api_database" not in conf and "database" not in conf
+    assert conf["libvirt"]["virt_type"] == ["qemu"]
+    assert conf["vnc"]["server_proxyclient_address"] == ["10.20.0.80"]
+
+
+def test_passwords_are_encoded_in_urls_and_escaped_for_oslo_config():
+    password = "p@s/s%$w:o#r'd\""
+    pillar = changed(
+        passwords__database_nova=password,
+        passwords__messaging=password,
+        passwords__keystone_nova=password,
+    )
+    conf = run_map(pillar)["conf"]["nova"]
+    encoded = "p%40s%2Fs%25%24w%3Ao%23r%27d%22"
+    assert conf["database"]["connection"] == [
+        f"mysql+pymysql://nova:{encoded}@openstack-vip.example.org:3306/nova?charset=utf8"
+    ]
+    assert conf["DEFAULT"]["transport_url"] == [
+        f"rabbit://openstack:{encoded}@rabbitmq.example.org:5672/"
+    ]
+    assert conf["service_user"]["password"] == [password.replace("$", "$$")]
+
+
+def test_pillar_sets_adds_and_removes_any_option():
+    pillar = changed(
+        config={
+            "DEFAULT": {"debug": True, "log_dir": None},
+            "filter_scheduler": {"enabled_filters": ["ComputeFilter", "ImagePropertiesFilter"]},
+            "pci": {"alias": ['{"name": "a"}', '{"name": "b"}']},
+        }
+    )
+    conf = run_map(pillar)["conf"]["nova"]
+    assert conf["DEFAULT"]["debug"] == ["true"]
+    assert "log_dir" not in conf["DEFAULT"]
+    assert conf["filter_scheduler"]["enabled_filters"] == ["ComputeFilter,ImagePropertiesFilter"]
+    assert conf["pci"]["alias"] == ['{"name": "a"}', '{"name": "b"}']
+
+
+def test_options_follow_the_release():
+    assert "enabled_apis" in run_map(changed(release="zed"))["conf"]["nova"]["DEFAULT"]
+    assert "enabled_apis" not in run_map(changed(release="2026.1"))["conf"]["nova"]["DEFAULT"]
+    assert "use_neutron" in run_map(changed(release="stein"))["conf"]["nova"]["DEFAULT"]
+
+
+def test_the_balancer_has_the_seeds_sections():
+    sections = run_map(example("lb1"), "lb1")["sections"]
+    assert sections["openstack_nova_port_8774"] == [
+        "bind 10.20.0.40:8774",
+        "mode tcp",
+        "log global",
+        "server ctl1 10.20.0.60:8774 check inter 3000 fall 2 rise 5",
+        "server ctl2 10.20.0.70:8774 check inter 3000 fall 2 rise 5 backup",
+    ]
+    assert list(sections) == [f"openstack_nova_port_{port}" for port in (6080, 8774, 8778)]
+
+
+def test_metadata_gets_a_section_when_it_is_asked_for():
+    sections = run_map(changed("lb1", metadata={"balanced": True}), "lb1")["sections"]
+    assert "openstack_nova_port_8775" in sections
+
+
+def test_an_sdb_secret_is_resolved_where_it_is_rendered():
+    conf = run_map(changed(passwords__keystone_nova="sdb://vault/nova"))["conf"]["nova"]
+    assert conf["service_user"]["password"] == ["value of sdb://vault/nova"]
+
+
+BAD = {
+    "a missing password": (dict(passwords__database_nova=...), "nova:passwords:database_nova is missing."),
+    "an empty password": (dict(passwords__messaging=""), "nova:passwords:messaging must be"),
+    "a password of two lines": (dict(passwords__messaging="a\nb"), "nova:passwords:messaging must be"),
+    "an unknown role": (dict(roles=["controler"]), "nova:roles:0 must be controller, compute or haproxy."),
+    "an unknown release": (dict(release="zedd"), "nova:release zedd is not a release: one of stein"),
+    "a port that is text": (dict(ports={"api": "8774"}), "nova:ports:api must be a number from 1 to 65535."),
+    "a port out of range": (dict(ports={"api": 87740}), "nova:ports:api must be"),
+    "two services on one port": (dict(ports={"api": 8778}), "nova:ports gives one port to two services."),
+    "an URL without scheme": (dict(keystone__auth_url="vip:5000/v3"), "nova:keystone:auth_url must be an URL"),
+    "no Keystone": (dict(keystone=...), "nova:keystone is missing."),
+    "no message host": (dict(messaging__hosts=[]), "nova:messaging:hosts must be a list of host names."),
+    "a message host as text": (dict(messaging__hosts="mq1"), "nova:messaging:hosts must be a list"),
+    "a host with blanks": (dict(vip="openstack vip"), "nova:vip must be a host name or an IP address."),
+    "a removed filter": (
+        dict(config={"filter_scheduler": {"enabled_filters": ["RetryFilter"]}}),
+        "nova:config:filter_scheduler:enabled_filters: RetryFilter is gone",
+    ),
+    "a removed option": (
+        dict(config={"placement": {"os_region_name": "R"}}),
+        "nova:config:placement:os_region_name is not read from release 18 on: "
+        "use [placement] region_name.",
+    ),
+    "an option of two lines": (
+        dict(config={"DEFAULT": {"debug": "true\n[database]\nconnection = x"}}),
+        "nova:config:DEFAULT:debug must be a text of one line",
+    ),
+    "a section that opens another": (
+        dict(config={"DEFAULT]\n[x": {"a": 1}}),
+        "nova:config has a name with characters that a configuration file does not allow.",
+    ),
+    "controllers as a list": (dict(topology__controller=["ctl1"]), "nova:topology:controller must be"),
+    "an unknown key": (dict(databse={}), "nova:databse is not a key of this formula"),
+    "an unknown key below": (dict(database__hots="x"), "nova:database:hots is not a key"),
+    "an unknown password": (dict(passwords__keystone_novaa="x"), "nova:passwords:keystone_novaa is not"),
+    "a bad network": (dict(management_network="10.20.0.0"), "nova:management_network must be"),
+    "a bad scheme": (dict(scheme="ftp"), "nova:scheme must be http or https."),
+    "a balancer with nothing behind": (
+        dict(topology={"haproxy": {"ctl1": "10.20.0.41"}}),
+        "nova:topology:controller is missing",
+    ),
+    "an unknown virt_type": (dict(virt_type="xen"), "nova:virt_type must be"),
+    "a site with a slash": (dict(site="a/b"), "nova:site must be"),
+    "no timeout": (dict(timeouts={"lock": 0}), "nova:timeouts:lock must be a number of seconds."),
+    "a service without type": (
+        dict(identity={"services": {"x": {"port": 1}}}),
+        "nova:identity:services:x:type is missing.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_pillar_is_named_by_its_key(name):
+    changes, fault = BAD[name]
+    faults = run_map(changed(**changes))["faults"]
+    assert any(fault in line for line in faults), faults
+
+
+def test_every_fault_is_listed_at_once():
+    faults = run_map(changed(ports={"api": "x"}, scheme="ftp", vip="a b"))["faults"]
+    assert len(faults) == 3
+
+
+def test_a_fault_never_shows_a_value():
+    faults = run_map(changed(passwords={"keystone_nova": ["s3cret"], "messaging": {"a": "s3cret"}}))
+    assert faults["faults"] and "s3cret" not in str(faults["faults"])
