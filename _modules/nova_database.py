@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 #: Error numbers of the server.
 DATABASE_EXISTS = 1007
 ACCESS_DENIED = 1045
+PARSE_ERROR = 1064
 NO_SUCH_GRANT = 1141
 CANNOT_USER = 1396
 
@@ -67,14 +68,17 @@ def query(
             return list(cursor.fetchall())
     except (pymysql.err.Error, OSError) as exc:
         number, text = __utils__["nova_db.error"](exc)
+        if secrets and number == PARSE_ERROR:
+            # It quotes the statement, cut anywhere.
+            text = "it does not understand the statement"
         for secret in secrets or ():
-            for shown in (conn.escape_string(secret), secret):
+            for shown in (pymysql.converters.escape_string(secret), secret):
                 text = text.replace(shown, "***")
-        raise CommandExecutionError(
+        raise _failure(
             f"The database server {conn.host}:{conn.port} refuses user {_text(conn.user)}: {text} "
             f"(error {number}).",
-            info=number,
-        ) from exc
+            number,
+        ) from (None if secrets else exc)
 
 
 def get_database(name: str, connection: dict | None = None) -> dict[str, str] | None:
@@ -421,6 +425,13 @@ def split_privileges(privileges: str | list[str]) -> list[str]:
         )
     names = {name.strip() for name in text.split(",")}
     return [ALL] if names & {"ALL", ALL} else sorted(names)
+
+
+def _failure(message: str, info: int | str | None) -> CommandExecutionError:
+    # Handed to the constructor, Salt would write it below the sentence.
+    failure = CommandExecutionError(message)
+    failure.info = info
+    return failure
 
 
 def _arguments(connection: dict | None) -> dict[str, Any]:

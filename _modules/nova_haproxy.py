@@ -15,9 +15,9 @@ import salt.utils.path
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 #: Words that begin a section wherever they begin a line.
-KEYWORDS = frozenset(
-    "global defaults listen frontend backend peers resolvers mailers userlist http-errors program "
-    "cache ring log-forward log-profile fcgi-app crt-store traces acme".split()
+KEYWORD = re.compile(
+    "global|defaults|listen|frontend|backend|peers|resolvers|mailers|userlist|http-errors|program"
+    "|cache|ring|log-forward|log-profile|fcgi-app|crt-store|traces|acme"
 )
 #: Kinds of section that can be owned, and the kinds that may not carry the same name.
 CLASHES = {
@@ -36,7 +36,9 @@ _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _ALERT = re.compile(r"^\[ALERT\]\s*(?:\d+/\d+\s*)?\(\d+\)\s*:\s*(?:config\s*:\s*)?(.*)$", re.M)
 _SUMMARY = re.compile(r"^(Error\(s\) found in configuration file|Fatal errors found)")
 # What an earlier state of the same run may still bring.
-_MISSING = re.compile(r"no such file|unable to (stat|load|open)|could not resolve|cannot open", re.I)
+_MISSING = re.compile(
+    r"no such file|unable to (stat|load|open)|could not resolve|cannot open", re.I
+)
 _WILDCARDS = ("", "*", "0.0.0.0", "::", "[::]")
 
 
@@ -110,6 +112,10 @@ def edit(
     """
     if kind not in CLASHES:
         raise SaltInvocationError(f"kind must be one of {', '.join(CLASHES)}, not {kind!r}.")
+    if not os.path.isabs(name):
+        raise SaltInvocationError(
+            f"name must be the absolute path of an haproxy.cfg, not {name!r}."
+        )
     wanted = {section: _content(section, lines) for section, lines in (present or {}).items()}
     absent = absent or []
     path = os.path.realpath(name)
@@ -123,7 +129,9 @@ def edit(
             )
         if defaults_text is not None:
             changes[name] = {"old": None, "new": defaults_text}
-    new, changed = _edited(old if old is not None else defaults_text or "", wanted, absent, kind, name)
+    new, changed = _edited(
+        old if old is not None else defaults_text or "", wanted, absent, kind, name
+    )
     changes.update(changed)
     _refuse_shared_binds(new, wanted, kind, name)
     if not changes:
@@ -178,7 +186,7 @@ def _parse(lines: list[str]) -> list[dict]:
         words = _words(line)
         if not words:
             continue
-        if words[0] in KEYWORDS:
+        if KEYWORD.fullmatch(words[0]):
             name = words[1] if len(words) > 1 else ""
             sections.append(
                 {"kind": words[0], "name": name, "start": number, "end": number + 1, "words": []}
@@ -199,7 +207,7 @@ def _content(section: str, lines: list[str]) -> list[str]:
     content = []
     for line in lines:
         words = _words(line)
-        if "\n" in line or "\r" in line or (words and words[0] in KEYWORDS):
+        if "\n" in line or "\r" in line or (words and KEYWORD.fullmatch(words[0])):
             raise SaltInvocationError(
                 f"The section {section} holds {line!r}, which would begin another line or section."
             )

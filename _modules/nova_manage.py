@@ -63,6 +63,8 @@ DELETE_HOST_ABSENT = 2
 DELETE_HOST_OTHER_CELL = 3
 DELETE_HOST_INSTANCES = 4
 DISCOVER_HOSTS_DUPLICATE = 2
+UPGRADE_CHECK_WARNING = 1
+UPGRADE_CHECK_FAILURE = 2
 
 _MEANINGS = {
     "db sync": {DB_SYNC_CELL0_UNREACHABLE: "the database of cell0 cannot be reached"},
@@ -170,21 +172,21 @@ def find_cell(
     named = [cell for cell in cells if cell["name"] == name]
     if len(named) > 1:
         uuids = " and ".join(cell["uuid"] for cell in named)
-        raise CommandExecutionError(
+        raise _failure(
             f"Several cells are named {name}: {uuids}. Find the one that hosts are mapped to "
             "(nova_manage.list_hosts) and delete the others (nova_manage.delete_cell).",
-            info=FINDING,
+            FINDING,
         )
     if named:
         return _shown(named[0])
     target = database_connection and _database_of(database_connection)
     for cell in cells:
         if target and _database_of(cell["database_connection"]) == target:
-            raise CommandExecutionError(
+            raise _failure(
                 f"The database {target} is that of the cell {cell['name'] or 'without a name'} "
                 f"({cell['uuid']}), so it cannot be that of a new cell {name}: set nova:cell "
                 "to its name, or rename it (nova_manage.update_cell).",
-                info=FINDING,
+                FINDING,
             )
     return None
 
@@ -266,17 +268,18 @@ def transport_template(transport_url: str | None = None) -> str:
     url = urlsplit(transport_url or _url("DEFAULT", "transport_url"))
     netlocs = url.netloc.split(",")
     if len(netlocs) > 1 and not all("@" in netloc for netloc in netlocs):
-        raise CommandExecutionError(
+        raise _failure(
             f"[DEFAULT] transport_url of {NOVA_CONF} names several hosts but not the credentials "
             "of each, which nova cannot render in a cell: give each host its own.",
-            info=FINDING,
+            FINDING,
         )
     hosts = [
         _netloc_template(netloc, str(number) if len(netlocs) > 1 else "")
         for number, netloc in enumerate(netlocs, start=1)
     ]
-    slashes = "/" * max(1, len(url.path) - len(url.path.lstrip("/")))
-    return "{scheme}://" + ",".join(hosts) + slashes + "{path}?{query}"
+    slashes = "/" * (len(url.path) - len(url.path.lstrip("/")))
+    path = slashes + "{path}" if slashes else ""
+    return "{scheme}://" + ",".join(hosts) + path + "?{query}"
 
 
 def list_hosts(connection: dict | None = None) -> list[dict[str, str]]:
@@ -701,11 +704,68 @@ def discover_hosts(by_service: bool = False, timeout: int = 300, held=None) -> b
     return True
 
 
+def code_and_schema() -> dict[str, str | None]:
+    """
+    What an upgrade check depends on: the newest schema revisions of the installed code and those of
+    the databases.
+
+    CLI Example::
+
+        salt ctl1 nova_manage.code_and_schema
+    """
+    state = {}
+    for which in ("api", "main", "placement"):
+        state[f"{which} code"] = schema_head(which)
+        state[f"{which} schema"] = schema_version(which)
+    for path in sorted(found for root in PACKAGES for found in glob.glob(f"{root}/nova-*-info")):
+        state["nova"] = os.path.basename(path).removeprefix("nova-").rpartition(".")[0]
+    return state
+
+
+def upgrade_check(timeout: int = 300) -> list[dict[str, str]]:
+    """
+    What ``nova-status upgrade check`` finds: a list of check, result and details.
+
+    timeout : int
+        Seconds after which nova-status is killed.
+
+    Exit codes: 0 all well; 1 warnings; 2 a failure, which is no error of this function; 255 the
+    check itself failed.
+
+    CLI Example::
+
+        salt ctl1 nova_manage.upgrade_check
+    """
+    code, out, err = _run("nova", ["nova-status", "upgrade", "check"], timeout)
+    if code not in (OK, UPGRADE_CHECK_WARNING, UPGRADE_CHECK_FAILURE) or "Check:" not in out:
+        cause = _cause(err) or _cause(out) or "it printed nothing"
+        raise _failure(f"nova-status upgrade check failed with code {code}: {cause}", code)
+    checks: list[dict[str, str]] = []
+    for line in out.splitlines():
+        text = line.strip().strip("|").strip()
+        field, colon, value = text.partition(": ")
+        if colon and field in ("Check", "Result", "Details"):
+            if field == "Check":
+                checks.append({})
+            checks[-1][field.lower()] = value
+        elif checks and checks[-1].get("details") and text and not text.startswith("+-"):
+            checks[-1]["details"] += f" {text}"
+    return checks
+
+
+def _failure(message: str, info: int | str | None) -> CommandExecutionError:
+    # Handed to the constructor, Salt would write it below the sentence.
+    failure = CommandExecutionError(message)
+    failure.info = info
+    return failure
+
+
 def _query(statement: str, connection: dict) -> list[dict[str, Any]]:
     return __salt__["nova_database.query"](statement, connection=connection)
 
 
-def _url(section: str, option: str = "connection", path: str = NOVA_CONF) -> str:
+def _url(section: str, option: str = "connection", path: str | None = None) -> str:
+    path = path or NOVA_CONF
     url = __utils__["nova_conf.option"](path, section, option)
     if not url or not urlsplit(url).netloc:
         raise CommandExecutionError(
@@ -734,7 +794,7 @@ def _cell(uuid: str, connection: dict | None = None) -> dict[str, Any]:
         if cell["uuid"] == uuid:
             return cell
     what = "cell0 is not mapped" if uuid == CELL0 else f"There is no cell {uuid}"
-    raise CommandExecutionError(f"{what}: apply nova.controller.schema.", info=ABSENT)
+    raise _failure(f"{what}: apply nova.controller.schema.", ABSENT)
 
 
 def _shown(cell: dict[str, Any]) -> dict[str, Any]:
@@ -856,9 +916,8 @@ def _manage(
         if code == USAGE and "usage:" in err:
             meaning = "it does not know these arguments"
         cause = _cause(out) or _cause(err) or "it printed nothing"
-        raise CommandExecutionError(
-            f"{command} failed with code {code}{f' ({meaning})' if meaning else ''}: {cause}",
-            info=code,
+        raise _failure(
+            f"{command} failed with code {code}{f' ({meaning})' if meaning else ''}: {cause}", code
         )
     return out
 

@@ -17,6 +17,8 @@ import salt.utils.path
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 PROC_NET = "/proc/net"
+#: Where an administrator's units and drop-ins are.
+SYSTEM = "/etc/systemd/system"
 #: What ``show`` tells of a unit.
 PROPERTIES = (
     "Id",
@@ -48,7 +50,10 @@ FRESH = 60
 _SUFFIXES = (".service", ".socket", ".target", ".timer", ".path", ".mount", ".slice", ".scope")
 _NUMBERS = re.compile(r"^(MainPID|NRestarts|ExecMainStatus|\w+TimestampMonotonic)$")
 _LISTEN = "0A"
+# Keys in __context__: what was seen of units; those that run by an older definition, although
+# systemd has read the present one.
 _CACHE = "nova_unit.show"
+_OLDER = "nova_unit.older"
 # Lines of the journal in which systemd, not the daemon, speaks of a unit.
 _SYSTEMD_SAYS = re.compile(
     r"^(\S+\.(service|socket): |(Start|Stopp|Reload)(ed|ing) |Failed to start |Dependency failed )"
@@ -75,8 +80,9 @@ def show(units: list[str], refresh: bool = False) -> dict[str, dict[str, str | i
         Look again, whatever was seen.
 
     Returns unit (as asked) → its properties; times are microseconds of the monotonic clock, and a
-    unit that does not exist has the ``LoadState`` ``not-found``. Raises CommandExecutionError when
-    systemd does not answer.
+    unit that does not exist has the ``LoadState`` ``not-found``. ``NeedDaemonReload`` is also
+    ``yes`` for a drop-in that systemd has overlooked. Raises CommandExecutionError when systemd
+    does not answer.
 
     CLI Example::
 
@@ -103,8 +109,15 @@ def show(units: list[str], refresh: bool = False) -> dict[str, dict[str, str | i
                 f"systemctl show told of {len(blocks)} units where {len(ask)} were asked for: "
                 f"{', '.join(ask)}."
             )
-        cache.update({full: (now, _properties(block)) for full, block in zip(ask, blocks)})
-    return {unit: dict(cache[_full(unit)][1]) for unit in units}
+        cache.update(
+            {full: (now, _properties(block)) for full, block in zip(ask, blocks, strict=True)}
+        )
+    found = {}
+    for unit in units:
+        found[unit] = dict(cache[_full(unit)][1])
+        if _full(unit) in __context__.get(_OLDER, []) or _has_other_drop_ins(found[unit]):
+            found[unit]["NeedDaemonReload"] = "yes"
+    return found
 
 
 def act(verb: str, unit: str, timeout: int = 120) -> None:
@@ -127,13 +140,17 @@ def act(verb: str, unit: str, timeout: int = 120) -> None:
     """
     if verb not in VERBS:
         raise SaltInvocationError(f"verb must be one of {', '.join(VERBS)}, not {verb!r}.")
-    named = [] if verb == "daemon-reload" else ["--", _full(unit)]
+    full, cache = _full(unit), __context__.setdefault(_CACHE, {})
+    older = __context__.setdefault(_OLDER, [])
+    if verb == "daemon-reload":
+        # After it, systemd no longer knows of other units that run by an older definition.
+        older += [seen for seen in cache if show([seen])[seen]["NeedDaemonReload"] == "yes"]
     try:
-        _run(["systemctl", verb, *named], timeout=timeout)
+        _run(["systemctl", verb, *([] if verb == "daemon-reload" else ["--", full])], timeout)
     finally:
-        # Other units that wait for a daemon-reload keep theirs until it's their turn: that they
-        # run by an older definition is known from this alone, if a drop-in was removed.
-        __context__.get(_CACHE, {}).pop(_full(unit), None)
+        cache.pop(full, None)
+    if verb in ("start", "stop", "restart"):
+        older[:] = [other for other in older if other != full]
 
 
 def outdated(unit: str, reads: list[str] | None = None, reload: bool = False) -> dict:
@@ -178,7 +195,10 @@ def outdated(unit: str, reads: list[str] | None = None, reload: bool = False) ->
         read = offset + changed / 1e6
     found["since"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(start))
     # The unit's own definition is read by systemd; no reload of the daemon brings it in.
-    definition = [props["FragmentPath"], *props["DropInPaths"].split()]
+    definition = [
+        props["FragmentPath"],
+        *sorted({*props["DropInPaths"].split(), *_drop_ins(props)}),
+    ]
     for path, mtime in _mtimes(definition).items():
         if start < mtime <= wall:
             found["restart"].append(path)
@@ -225,7 +245,9 @@ def not_listening(listens: list[list]) -> list[str]:
     ]
 
 
-def http_answer(url: str, timeout: float = 10, ca: str | None = None) -> dict[str, int | str | None]:
+def http_answer(
+    url: str, timeout: float = 10, ca: str | None = None
+) -> dict[str, int | str | None]:
     """
     The status with which an URL answers. No proxy is used, no redirection followed.
 
@@ -316,6 +338,27 @@ def _properties(block: str) -> dict[str, str | int]:
     return props
 
 
+def _drop_ins(props: dict) -> set[str]:
+    """The drop-ins of a unit that an administrator has on disk; a link to /dev/null is none."""
+    return {
+        path
+        for unit in props["Names"].split()
+        for path in glob.glob(os.path.join(SYSTEM, f"{unit}.d", "*.conf"))
+        if os.path.realpath(path) != os.devnull
+    }
+
+
+def _has_other_drop_ins(props: dict) -> bool:
+    """
+    Whether drop-ins came or went since systemd has read them.
+
+    systemd 252 does not see one whose directory is younger than its last daemon-reload: it calls
+    the unit up to date, and starts it without.
+    """
+    read = set(props["DropInPaths"].split())
+    return bool(_drop_ins(props) - read) or not all(map(os.path.lexists, read))
+
+
 def _run(command: list[str], timeout: int | None = None) -> str:
     result = __salt__["cmd.run_all"](
         command, python_shell=False, ignore_retcode=True, timeout=timeout
@@ -323,7 +366,8 @@ def _run(command: list[str], timeout: int | None = None) -> str:
     if result["retcode"]:
         said = (result["stderr"] or result["stdout"]).strip().splitlines()
         reason = said[0].rstrip(".") if said else f"exit code {result['retcode']}"
-        raise CommandExecutionError(f"`{' '.join(command[:2])}` failed: {reason}.")
+        shown = " ".join(word for word in command if not word.startswith("-"))
+        raise CommandExecutionError(f"`{shown}` failed: {reason}.")
     return result["stdout"]
 
 

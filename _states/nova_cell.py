@@ -176,7 +176,7 @@ def hosts_discovered(
         mapped, services = _hosts()
         missing = _unmapped(mapped, services, expected)
     except _FAILURES as exc:
-        return ret | {"comment": str(exc)}
+        return ret | {"comment": getattr(exc, "error", str(exc))}
     registered = {service["host"] for service in services}
     absent = [host for host in missing if host not in registered]
     if absent:
@@ -228,7 +228,7 @@ def _settle(
                     left = due()[1]
                     ret["changes"] = {what: changes[what] for what in changes if what not in left}
     except _FAILURES as exc:
-        return ret | {"comment": str(exc)}
+        return ret | {"comment": getattr(exc, "error", str(exc))}
     if left:
         comment = f"The cell {name} was changed, but this still differs: {', '.join(left)}."
         return ret | {"comment": comment}

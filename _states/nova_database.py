@@ -198,7 +198,7 @@ def _settle(name: str, what: str, steps) -> dict[str, Any]:
                 ret["changes"][label] = {"old": old, "new": new}
         left = [label for label, *_ in steps()]
     except _FAILURES as exc:
-        return ret | {"comment": str(exc)}
+        return ret | {"comment": getattr(exc, "error", str(exc))}
     if left:
         left = ", ".join(left)
         return ret | {"comment": f"{what} was changed, but is not as it should be yet: {left}."}

@@ -33,9 +33,7 @@ def mod_init(low: dict) -> bool:
     return __states__["pkg.mod_init"](low)
 
 
-def installed(
-    name: str, pkgs: list | None = None, hold_daemons: bool = True, **pkg_kwargs
-) -> dict:
+def installed(name: str, pkgs: list | None = None, hold_daemons: bool = True, **pkg_kwargs) -> dict:
     """
     Packages are installed, and their daemons were not started by the install.
 

@@ -141,7 +141,7 @@ def _synced(
                     comment = f"nova_manage.{sync} ended well, but this is still due: {behind}."
                     return ret | {"comment": comment}
     except (CommandExecutionError, SaltInvocationError) as exc:
-        return ret | {"comment": str(exc)}
+        return ret | {"comment": getattr(exc, "error", str(exc))}
     if not changes:
         comment = f"The schema of {what} was brought up by another controller meanwhile."
         return ret | {"result": True, "comment": comment}

@@ -106,7 +106,7 @@ def running(
                 _apply(name, changes, done, timeout, reset_failed)
             _wait(name, ready, timeout)
             if changes and (left := _changes(name, **wanted, refresh=True)):
-                raise CommandExecutionError(_complaint(name, f"is still not as wanted: {left}"))
+                raise CommandExecutionError(_complaint(name, f"is still to be {', '.join(left)}"))
     except (CommandExecutionError, SaltInvocationError) as exc:
         # Without skip_watch, Salt would go on to mod_watch, and forget that this has failed.
         return {**ret, "result": False, "changes": done, "comment": str(exc), "skip_watch": True}
@@ -170,9 +170,9 @@ def dead(name: str, units: list[str] | None = None, timeout: int = 120) -> dict:
     ret = {"name": name, "result": True, "changes": {}, "comment": f"{name} is stopped already."}
     done: dict = {}
     try:
-        changes = _changes_to_dead(_look(name, units))
+        changes = _to_stop(_look(name, units))
         if changes:
-            changes = _changes_to_dead(_look(name, refresh=True))
+            changes = _to_stop(_look(name, refresh=True))
         if not changes:
             return ret
         if __opts__["test"]:
@@ -182,7 +182,7 @@ def dead(name: str, units: list[str] | None = None, timeout: int = 120) -> dict:
             if key in changes:
                 __salt__["nova_unit.act"](verb, name, timeout)
                 done[key] = changes[key]
-        if _changes_to_dead(_look(name, refresh=True)):
+        if _to_stop(_look(name, refresh=True)):
             raise CommandExecutionError(_complaint(name, "did not stop or was enabled again"))
     except (CommandExecutionError, SaltInvocationError) as exc:
         return {**ret, "result": False, "changes": done, "comment": str(exc)}
@@ -235,16 +235,31 @@ def _look(name: str, units: list[str] | None = None, refresh: bool = False) -> d
 
 
 def _state(props: dict) -> str:
-    """A unit's state in the words of systemctl."""
+    """A unit's state in words, with what systemd does about it if that is under way."""
     if props["LoadState"] == "not-found" and props["ActiveState"] in _STOPPED:
         return "not installed"
-    if props["SubState"] in ("running", "dead", "failed", "exited", "listening", props["ActiveState"]):
+    if props["ActiveState"] in _ACTIVE + _STOPPED:
         return props["ActiveState"]
     return f"{props['ActiveState']} ({props['SubState']})"
 
 
+def _to_stop(props: dict) -> dict:
+    changes = {}
+    if props["UnitFileState"] in _ENABLED:
+        changes["enabled"] = {"old": props["UnitFileState"], "new": "disabled"}
+    if props["ActiveState"] not in _STOPPED:
+        changes["unit"] = {"old": _state(props), "new": "inactive"}
+    return changes
+
+
 def _changes(
-    name: str, units: list[str], reads: list[str], reload: bool, enable: bool, refresh: bool = False
+    name: str,
+    *,
+    units: list[str],
+    reads: list[str],
+    reload: bool,
+    enable: bool,
+    refresh: bool = False,
 ) -> dict:
     props = _look(name, units, refresh)
     if props["LoadState"] == "not-found":
@@ -287,7 +302,7 @@ def _merged(found: list[str], predicted: list[str]) -> list[str]:
 
 def _older(since: str, files: list[str]) -> dict[str, str]:
     return {
-        "old": f"running since {since} with an older {', '.join(files)}",
+        "old": f"running since {since} with an older {', '.join(sorted(files))}",
         "new": "running with the present one",
     }
 
@@ -307,25 +322,16 @@ def _to_be_changed(reads: list[str]) -> list[str]:
 def _acted_on(name: str) -> bool:
     for tag, result in __running__.items():
         state, _, unit, function = tag.split("_|-")
-        if (state, unit, function) == ("nova_unit", name, "running"):
-            if {"unit", "restarted", "reloaded"}.intersection(result.get("changes") or ()):
-                return True
+        done = {"unit", "restarted", "reloaded"}.intersection(result.get("changes") or ())
+        if done and (state, unit, function) == ("nova_unit", name, "running"):
+            return True
     return False
 
 
 def _predicted(ret: dict, changes: dict, ready: dict) -> dict:
     name = ret["name"]
     if changes:
-        will = [
-            verb
-            for key, verb in (
-                ("enabled", "enabled"),
-                ("unit", "started"),
-                ("restarted", "restarted"),
-                ("reloaded", "reloaded"),
-            )
-            if key in changes
-        ]
+        will = ["started" if key == "unit" else key for key in changes]
         comment = f"{name} will be {' and '.join(will)}."
         return {**ret, "result": None, "changes": changes, "comment": comment}
     problem = _problem(**ready)
@@ -361,7 +367,9 @@ def _act(verb: str, name: str, timeout: int) -> None:
     try:
         __salt__["nova_unit.act"](verb, name, timeout)
     except CommandExecutionError as exc:
-        raise CommandExecutionError(_complaint(name, f"did not {verb}")) from exc
+        late = _look(name)["ActiveState"] not in _STOPPED
+        what = f"did not {verb} within {timeout} s" if late else f"did not {verb}"
+        raise CommandExecutionError(_complaint(name, what)) from exc
     if _look(name)["ActiveState"] not in _ACTIVE:
         raise CommandExecutionError(_complaint(name, f"did not {verb}"))
 
@@ -387,16 +395,16 @@ def _wait(name: str, ready: dict, timeout: int) -> None:
     start = looked = time.monotonic()
     while problem := _problem(**ready):
         now = time.monotonic()
-        if now == start or now - looked >= UNIT_INTERVAL:
-            looked = now
-            log.info("%s: %s; waiting for it at most %d s", name, problem, timeout)
-            if _look(name, refresh=True)["ActiveState"] == "failed":
-                raise CommandExecutionError(_complaint(name, f"is not ready: {problem}"))
         if now - start >= timeout:
             raise CommandExecutionError(
                 _complaint(name, f"is not ready after {timeout} s: {problem}")
             )
-        time.sleep(min(INTERVAL, timeout))
+        if now - looked >= UNIT_INTERVAL:
+            looked = now
+            log.info("%s: %s; waiting for it since %d of %d s", name, problem, now - start, timeout)
+            if _look(name, refresh=True)["ActiveState"] in _STOPPED:
+                raise CommandExecutionError(_complaint(name, f"is not ready: {problem}"))
+        time.sleep(INTERVAL)
 
 
 def _complaint(name: str, what: str) -> str:
@@ -415,8 +423,8 @@ def _complaint(name: str, what: str) -> str:
 
 def _summary(name: str, done: dict, reads: list[str], reload: bool) -> str:
     if done:
-        words = {"unit": "started"}
-        return f"{name} was {' and '.join(words.get(key, key) for key in done)}."
+        was = ["started" if key == "unit" else key for key in done]
+        return f"{name} was {' and '.join(was)}."
     comment = f"{name} is enabled and running."
     props = _look(name)
     up = time.clock_gettime(time.CLOCK_MONOTONIC) - props["ActiveEnterTimestampMonotonic"] / 1e6

@@ -15,7 +15,13 @@ include:
   - nova.{{ role }}
 {%- endfor %}
 {%- if 'controller' in nova.roles %}
-  - nova.verify
+  - nova.controller.verify
+
+extend:
+  nova-controller-verify-compute:
+    nova_verify:
+      - require:
+        - sls: nova.controller.discovery
 {%- endif %}
 
 {%- else %}

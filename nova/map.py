@@ -11,9 +11,7 @@ import fnmatch
 import ipaddress
 from urllib.parse import quote
 
-import salt.utils.dictupdate as dictupdate
-import salt.utils.files as files
-import salt.utils.yaml as yaml
+from salt.utils import dictupdate, files, yaml
 
 ROLES = ("controller", "compute", "haproxy")
 # Passwords that a role cannot do without.
@@ -197,6 +195,7 @@ def _roles(pillar, minion_id):
 def _derive(nova, pillar):
     controllers = nova["topology"].get("controller", {})
     nova["my_ip"] = _my_ip(nova)
+    nova["host"] = __grains__.get("nodename", __grains__["id"])
     nova["vip"] = nova.get("vip") or next(iter(controllers.values()))
     nova["database"].setdefault("host", nova["vip"])
     nova["keystone"].setdefault("memcached_servers", [])
@@ -323,7 +322,8 @@ def _config(nova, passwords):
     passwords = {name: _resolved(str(value)) for name, value in passwords.items()}
     tables, facts = _load("config"), _facts(nova, passwords)
     multi = set(_load("removed")["multi_valued"])
-    layers = [tables["common"]] + [tables[r] for r in ("controller", "compute") if r in nova["roles"]]
+    roles = [role for role in ("controller", "compute") if role in nova["roles"]]
+    layers = [tables["common"], *(tables[role] for role in roles)]
     merged = {}
     for layer in layers:
         merged = dictupdate.merge_recurse(merged, _for_release(layer, nova["release"]["number"]))
@@ -337,12 +337,10 @@ def _config(nova, passwords):
 def _for_release(table, number):
     chosen = {}
     for section, options in table.items():
-        for option, value in options.items():
-            if isinstance(value, dict):
-                if not value.get("since", 0) <= number <= value.get("until", number):
-                    continue
-                value = value["value"]
-            chosen.setdefault(section, {})[option] = value
+        for option, entry in options.items():
+            value = entry if isinstance(entry, dict) else {"value": entry}
+            if value.get("since", 0) <= number <= value.get("until", number):
+                chosen.setdefault(section, {})[option] = value["value"]
     return chosen
 
 

@@ -4,8 +4,9 @@ include:
   - nova.sync
   - nova.repository
 
-nova.compute-package-installed:
+nova-compute-package-installed:
   nova_package.installed:
     - pkgs: {{ nova.packages.compute | json }}
-    - require:
-      - sls: nova.repository
+{%- for option, value in nova.get('package_options', {}).items() %}
+    - {{ option }}: {{ value | json }}
+{%- endfor %}

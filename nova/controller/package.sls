@@ -7,5 +7,6 @@ include:
 nova-controller-package-installed:
   nova_package.installed:
     - pkgs: {{ nova.packages.controller | json }}
-    - require:
-      - sls: nova.repository
+{%- for option, value in nova.get('package_options', {}).items() %}
+    - {{ option }}: {{ value | json }}
+{%- endfor %}

@@ -4,8 +4,6 @@ include:
   - nova.sync
   - nova.repository
 
-nova.haproxy-package-installed:
+nova-haproxy-package-installed:
   pkg.installed:
     - pkgs: {{ nova.packages.haproxy | json }}
-    - require:
-      - sls: nova.repository

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,11 @@ class Place:
     @property
     def upper(self) -> Path:
         return self.directory / "upper"
+
+    @property
+    def made(self) -> Path:
+        """A file that tells that the host has its name and addresses."""
+        return self.directory / "made"
 
     @property
     def console(self) -> Path:
@@ -59,10 +65,14 @@ def personalize(place: Place, unit: str | None, vip: str = inventory.VIP) -> Non
     (etc / "lab-addresses").write_text(
         "".join(f"{address}/{inventory.PREFIX}\n" for address in host.addresses))
     (etc / "salt/minion_id").write_text(host.name)
+    # Without it systemd takes this for a first boot, and starts all units that there are.
+    (etc / "machine-id").write_text(f"{uuid.uuid4().hex}\n")
     if unit:
         wants = etc / "systemd/system/multi-user.target.wants"
         wants.mkdir(parents=True, exist_ok=True)
+        (wants / unit).unlink(missing_ok=True)
         (wants / unit).symlink_to(f"/etc/systemd/system/{unit}")
+    place.made.touch()
 
 
 def boot(place: Place, binds: Mapping[Path, str]) -> None:
@@ -120,9 +130,9 @@ def join(place: Place) -> None:
     (guests / "cgroup.procs").write_text("0")
 
 
-def call(place: Place, *command: str, stdin: str | None = None) -> str:
+def call(place: Place, *command: str, log: Path | None = None) -> str:
     """Run a command in a host and return what it printed."""
-    return shell.run(*command_in(place, command), stdin=stdin)
+    return shell.run(*command_in(place, command), log=log)
 
 
 def succeeds(place: Place, *command: str) -> bool:

@@ -107,9 +107,8 @@ def start(lab: Lab, names: Sequence[str]) -> None:
             hosts.kill(began)  # what a bad end left of them
             network.up(lab.name)
             for place in began:
-                fresh = not place.upper.exists()
                 hosts.mount(place, [Path(layer) for layer in lab.facts["hosts"][place.name]])
-                if fresh:
+                if not place.made.exists():
                     salt = "salt-master" if place.name == "infra" else "salt-minion"
                     hosts.personalize(place, f"{salt}.service")
                 hosts.boot(place, _binds(lab, place.name))
@@ -129,8 +128,11 @@ def healthy(lab: Lab) -> None:
         with shell.step("wait for Salt"):
             shell.wait_until(lambda: set(minions) <= _answering(place), f"minions {minions}", 90)
     with shell.step("wait for the services of infra"):
-        shell.wait_until(lambda: hosts.succeeds(place, "/usr/local/sbin/lab-ready"),
-                         "the services of infra (see `lab-ready` there)", 90)
+        hosts.call(place, "lab-ready", "infra")
+        if "lb1" in running:
+            # HAProxy saw them down while they started, and takes 15 s to believe otherwise.
+            hosts.call(lab.place("lb1"), "systemctl", "reload-or-restart", "haproxy")
+            hosts.call(place, "lab-ready", inventory.VIP)
 
 
 def _answering(place: hosts.Place) -> set[str]:

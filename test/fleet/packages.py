@@ -53,7 +53,7 @@ def unpack(os_name: str, packages: Sequence[str], work: Path) -> Path:
     apt = _private_apt(os_name, work / "apt", work / "no-status")
     shell.run(*apt, "update")
     urls = shell.run(*apt, "--no-install-recommends", "--print-uris", "install", *packages)
-    wanted = re.findall(r"^'[^']+' (linux-image\S+|busybox\S+)_", urls, re.M)
+    wanted = re.findall(r"^'[^']+' ((?:linux-image|busybox)[^_]*)_", urls, re.M)
     shell.run(*apt, "download", *wanted, cwd=work)
     for package in work.glob("*.deb"):
         shell.run("dpkg-deb", "--extract", package, work / "files")

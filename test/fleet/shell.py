@@ -25,14 +25,19 @@ class LabError(Exception):
 
 
 def run(*command: str | os.PathLike[str], env: dict[str, str] | None = None,
-        cwd: Path | None = None, stdin: str | None = None) -> str:
-    """Run a command and return what it printed; LabError, with its last words, if it fails."""
+        cwd: Path | None = None, stdin: str | None = None, log: Path | None = None) -> str:
+    """Run a command and return what it printed; LabError, with its last words, if it fails.
+
+    log: a file that is given all that was printed, when it fails.
+    """
     done = subprocess.run(
         [os.fspath(part) for part in command], env=env, cwd=cwd, input=stdin, text=True,
         stdin=subprocess.DEVNULL if stdin is None else None,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", check=False,
     )
     if done.returncode:
+        if log:
+            log.write_text(done.stdout)
         words = "\n".join(done.stdout.strip().splitlines()[-25:])
         raise LabError(f"'{Path(command[0]).name} {' '.join(map(str, command[1:4]))} …' "
                        f"failed with exit code {done.returncode}:\n{words}")

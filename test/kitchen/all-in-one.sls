@@ -1,0 +1,6 @@
+# Over pillar.example: one node is controller and compute node, with no balancer before it.
+nova:
+  topology: null
+  roles: [controller, compute]
+  vip: 10.20.0.60
+  management_network: 10.20.0.0/24

@@ -1,0 +1,475 @@
+"""nova-manage: how it is run, what its exit codes mean, and what is read without it."""
+
+import json
+import multiprocessing
+import os
+import pwd
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from conftest import load
+from salt.exceptions import CommandExecutionError
+from stub import stub
+
+CELL0 = "00000000-0000-0000-0000-000000000000"
+UUID = "5b4a4f0c-0000-4000-8000-000000000001"
+TEMPLATE = "{scheme}://{username}:{password}@{hostname}:{port}/{path}?{query}"
+MAIN = "mysql+pymysql://nova:p%40ss%2F@db:3306/nova?charset=utf8"
+NOVA_CONF = f"""
+[DEFAULT]
+transport_url = rabbit://openstack:mq%40@mq:5672/
+[api_database]
+connection = {MAIN.replace("/nova?", "/nova_api?")}
+[database]
+connection = {MAIN}
+"""
+
+
+@pytest.fixture
+def nova(opts, tmp_path, monkeypatch):
+    """The module, with a nova.conf, packages and a nova-manage of its own."""
+    utils, modules, _ = load(opts)
+    scope = modules["nova_manage.list_cells"].__globals__
+    (tmp_path / "nova.conf").write_text(NOVA_CONF)
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setitem(scope, "NOVA_CONF", str(tmp_path / "nova.conf"))
+    schemas = {"api": "api_database", "main": "database"}
+    monkeypatch.setitem(
+        scope, "_SCHEMAS", {k: (str(tmp_path / "nova.conf"), v) for k, v in schemas.items()}
+    )
+    monkeypatch.setitem(scope, "PATH", f"{tmp_path}/bin:{scope['PATH']}")
+    monkeypatch.setitem(scope, "PACKAGES", (str(tmp_path / "packages"),))
+    me = pwd.getpwuid(os.geteuid())
+    monkeypatch.setitem(scope, "_account", lambda user: me)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    if me.pw_uid == 0:
+        monkeypatch.setattr(scope["os"], "getgrouplist", lambda user, gid: [gid])
+    return SimpleNamespace(
+        modules=modules,
+        scope=scope,
+        path=tmp_path,
+        utils=utils,
+        call=lambda function, *a, **k: modules[f"nova_manage.{function}"](*a, **k),
+        query=stub(modules, "nova_database.query", return_value=[]),
+    )
+
+
+def program(nova, body, name="nova-manage"):
+    path = nova.path / "bin" / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def cell(uuid=UUID, name="cell1", transport=TEMPLATE, database=TEMPLATE, disabled=0):
+    return {
+        "uuid": uuid,
+        "name": name,
+        "transport_url": transport,
+        "database_connection": database,
+        "disabled": disabled,
+    }
+
+
+# ---- how it is run -----------------------------------------------------------------------------
+
+
+def test_the_program_sees_a_clean_environment_and_the_root_directory(nova, monkeypatch):
+    monkeypatch.setenv("OS_PASSWORD", "secret")
+    program(nova, f'env > {nova.path}/env; pwd > {nova.path}/pwd; echo "$@" > {nova.path}/args')
+    assert nova.call("api_db_sync") is True
+    env = dict(line.split("=", 1) for line in (nova.path / "env").read_text().splitlines())
+    assert env.keys() - {"PWD", "SHLVL", "_", "OLDPWD"} == {"PATH", "LANG", "HOME"}
+    assert env["LANG"] == "C.UTF-8"
+    assert (nova.path / "pwd").read_text() == "/\n"
+    assert (nova.path / "args").read_text() == "api_db sync\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_the_program_runs_as_nova_with_its_groups(nova, monkeypatch):
+    nobody = pwd.getpwnam("nobody")
+    monkeypatch.setitem(nova.scope, "_account", lambda user: nobody)
+    monkeypatch.setattr(nova.scope["os"], "getgrouplist", lambda user, gid: [gid, 12345])
+    program(nova, 'echo "$(id -u) $(id -g) $(id -G)"; exit 7')
+    for parent in (nova.path, *nova.path.parents):
+        if str(parent).startswith("/tmp/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    with pytest.raises(CommandExecutionError) as caught:
+        nova.call("db_sync")
+    uid, gid = nobody.pw_uid, nobody.pw_gid
+    assert f"{uid} {gid} {gid} 12345" in str(caught.value)
+
+
+def test_a_program_that_is_not_installed_is_one_sentence(nova, monkeypatch):
+    monkeypatch.setitem(nova.scope, "PATH", "/nonexistent")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(CommandExecutionError, match="no program nova-manage here: apply"):
+        nova.call("db_sync")
+
+
+def test_a_user_that_does_not_exist_is_one_sentence(opts):
+    _, modules, _ = load(opts)
+    account = modules["nova_manage.db_sync"].__globals__["_account"]
+    with pytest.raises(CommandExecutionError, match="no user no-such-user here: apply"):
+        account("no-such-user")
+
+
+def test_a_program_that_hangs_is_killed_with_its_children(nova):
+    program(nova, f"sleep 60 & echo $! > {nova.path}/pid; wait")
+    with pytest.raises(CommandExecutionError, match="killed because it was not done within 1 s"):
+        nova.call("db_sync", timeout=1)
+    assert gone(int((nova.path / "pid").read_text()))
+
+
+def test_a_lost_lock_kills_the_program(nova):
+    program(nova, f"echo $$ > {nova.path}/pid; exec sleep 60")
+    held = SimpleNamespace(lost=threading.Event())
+    threading.Timer(0.5, held.lost.set).start()
+    with pytest.raises(CommandExecutionError, match="the site's lock was lost"):
+        nova.call("db_sync", held=held)
+    assert gone(int((nova.path / "pid").read_text()))
+
+
+def test_the_program_dies_with_the_job_that_started_it(nova):
+    program(nova, f"echo $$ > {nova.path}/new; mv {nova.path}/new {nova.path}/pid; exec sleep 60")
+    job = multiprocessing.get_context("fork").Process(target=nova.call, args=("db_sync",))
+    job.start()
+    for _ in range(100):
+        if (nova.path / "pid").exists():
+            break
+        time.sleep(0.05)
+    os.kill(job.pid, signal.SIGKILL)
+    job.join()
+    assert gone(int((nova.path / "pid").read_text()))
+
+
+def gone(pid):
+    for _ in range(100):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
+                if stream.read().rpartition(")")[2].split()[0] == "Z":
+                    return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+# ---- exit codes --------------------------------------------------------------------------------
+
+FAILURES = [
+    ("db_sync", [], 1, "the database of cell0 cannot be reached"),
+    ("create_cell", ["cell1"], 1, "an URL is missing or malformed"),
+    ("create_cell", ["cell1"], 2, "another cell has one of these URLs"),
+    ("update_cell", [UUID], 1, "there is no such cell"),
+    ("update_cell", [UUID], 2, "the change could not be saved"),
+    ("update_cell", [UUID], 3, "another cell has one of these URLs"),
+    ("update_cell", [UUID], 4, "a cell cannot be disabled and enabled at once"),
+    ("update_cell", [UUID], 5, "cell0 cannot be disabled"),
+    ("delete_cell", [UUID], 1, "there is no such cell"),
+    ("delete_cell", [UUID], 2, "hosts are mapped to it"),
+    ("delete_cell", [UUID], 3, "instances live in it"),
+    ("delete_cell", [UUID], 4, "mappings of deleted instances are left"),
+    ("delete_host", [UUID, "cmp1"], 1, "there is no such cell"),
+    ("delete_host", [UUID, "cmp1"], 2, "the host is not mapped"),
+    ("delete_host", [UUID, "cmp1"], 3, "the host is mapped to another cell"),
+    ("delete_host", [UUID, "cmp1"], 4, "instances live on the host"),
+    ("discover_hosts", [], 2, "another discovery ran at the same moment"),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "code", "meaning"), FAILURES, ids=[f"{f[0]}-{f[2]}" for f in FAILURES]
+)
+def test_each_exit_code_has_its_meaning(nova, function, args, code, meaning):
+    nova.query.return_value = [] if function == "create_cell" else [cell()]
+    program(nova, f"echo the reason; exit {code}")
+    with pytest.raises(CommandExecutionError) as caught:
+        nova.call(function, *args)
+    assert f"failed with code {code} ({meaning}" in str(caught.value)
+    assert str(caught.value).endswith(": the reason")
+    assert caught.value.info == code
+
+
+def test_code_2_of_the_argument_parser_is_told_from_the_command_s_own(nova):
+    program(nova, "echo 'usage: nova-manage …' >&2; echo 'error: unrecognized' >&2; exit 2")
+    with pytest.raises(CommandExecutionError, match="it does not know these arguments"):
+        nova.call("discover_hosts", by_service=True)
+
+
+def test_the_cause_is_the_last_line_that_says_something_and_is_masked(nova):
+    program(
+        nova,
+        "cat <<'X'\nAn error has occurred:\nTraceback (most recent call last):\n"
+        "DBError: cannot reach mysql+pymysql://nova:p@ss/word@db:3306/nova\n"
+        "[SQL: SELECT 1]\n[parameters: {'x': 'secret'}]\n"
+        "(Background on this error at: https://sqlalche.me/e/14/e3q8)\nX\nexit 255",
+    )
+    with pytest.raises(CommandExecutionError) as caught:
+        nova.call("api_db_sync")
+    assert "DBError: cannot reach mysql+pymysql://***@db:3306/nova" in str(caught.value)
+    assert "word" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+# ---- arguments ---------------------------------------------------------------------------------
+
+
+def test_update_cell_always_passes_both_urls(nova):
+    nova.query.return_value = [cell(CELL0, "cell0", "none:///", "{scheme}://x/nova_cell0")]
+    program(nova, f'printf "%s\\n" "$@" > {nova.path}/args')
+    nova.call("update_cell", CELL0, name="cell0")
+    assert (nova.path / "args").read_text().splitlines() == [
+        "cell_v2",
+        "update_cell",
+        f"--cell_uuid={CELL0}",
+        "--name=cell0",
+        "--transport-url=none:///",
+        "--database_connection={scheme}://x/nova_cell0",
+    ]
+
+
+@pytest.mark.parametrize("url", [MAIN, "mysql+pymysql://nova:$sec%24@db:3306/nova"])
+def test_a_literal_url_goes_by_a_file_that_only_nova_reads(nova, url):
+    nova.query.return_value = [cell()]
+    program(
+        nova,
+        f'printf "%s\\n" "$@" > {nova.path}/args; f=${{2#--config-file=}}; '
+        f"cp $f {nova.path}/seen; stat -c %a:%u $f > {nova.path}/mode; echo $f > {nova.path}/file",
+    )
+    nova.call("update_cell", UUID, database_connection=url)
+    args = (nova.path / "args").read_text()
+    assert "nova:" not in args
+    assert args.splitlines()[0] == f"--config-file={nova.path}/nova.conf"
+    option = nova.utils["nova_conf.option"](str(nova.path / "seen"), "database", "connection")
+    assert option == url
+    assert (nova.path / "mode").read_text() == f"640:{os.geteuid()}\n"
+    assert not os.path.exists((nova.path / "file").read_text().strip())
+
+
+def test_map_cell0_never_leaves_the_url_to_nova_manage(nova):
+    program(nova, f'printf "%s\\n" "$@" > {nova.path}/args')
+    nova.call("map_cell0")
+    assert (nova.path / "args").read_text().splitlines()[-2:] == [
+        "--database_connection",
+        TEMPLATE.replace("{path}", "nova_cell0"),
+    ]
+
+
+def test_create_cell_returns_the_uuid(nova):
+    program(nova, f"echo '--transport-url not provided'; echo {UUID}")
+    assert nova.call("create_cell", "cell1") == UUID
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [cell()],
+        [cell(), cell(CELL0.replace("0000-", "1111-"))],
+        [cell(name=None, database=MAIN)],
+        [cell(name="other")],
+    ],
+    ids=["same name", "two of them", "unnamed on the database", "other name on the database"],
+)
+def test_create_cell_refuses_what_would_be_a_duplicate(nova, rows):
+    nova.query.return_value = rows
+    program(nova, f"touch {nova.path}/called; echo {UUID}")
+    with pytest.raises(CommandExecutionError, match=UUID):
+        nova.call("create_cell", "cell1")
+    assert not (nova.path / "called").exists()
+
+
+# ---- templates ---------------------------------------------------------------------------------
+
+TRANSPORTS = [
+    ("rabbit://u:p@h:5672/", "{username}:{password}@{hostname}:{port}/{path}"),
+    ("rabbit://u:p@h:5672//", "{username}:{password}@{hostname}:{port}//{path}"),
+    ("rabbit://u:p@h:5672/nova?ssl=1", "{username}:{password}@{hostname}:{port}/{path}"),
+    ("rabbit://u:p@h:5672//nova", "{username}:{password}@{hostname}:{port}//{path}"),
+    ("rabbit://u:p@h", "{username}:{password}@{hostname}"),
+    ("rabbit://h:5672/", "{hostname}:{port}/{path}"),
+    ("rabbit://u:p@[::1]:5672/", "{username}:{password}@[{hostname}]:{port}/{path}"),
+    (
+        "rabbit://u:p@a:1,u:p@b:2//",
+        "{username1}:{password1}@{hostname1}:{port1},{username2}:{password2}@{hostname2}:{port2}"
+        "//{path}",
+    ),
+    (
+        "rabbit://u:p@[::1]:1,u:p@[::2]:2/",
+        "{username1}:{password1}@[{hostname1}]{port1},{username2}:{password2}@[{hostname2}]{port2}"
+        "/{path}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("url", "template"), TRANSPORTS)
+def test_a_transport_template_has_the_form_of_the_url(nova, url, template):
+    assert nova.call("transport_template", url) == "{scheme}://" + template + "?{query}"
+
+
+def test_hosts_that_share_credentials_cannot_be_a_template(nova):
+    with pytest.raises(CommandExecutionError, match="credentials of each"):
+        nova.call("transport_template", "rabbit://u:p@a:1,b:2/")
+
+
+def test_the_database_template_is_facts_own(nova):
+    assert nova.call("database_template") == TEMPLATE
+    assert nova.call("database_template", "nova_cell0") == TEMPLATE.replace("{path}", "nova_cell0")
+
+
+@pytest.mark.parametrize("text", ["", "[database]\nconnection = sqlite:////var/lib/nova/novadb\n"])
+def test_a_package_s_own_nova_conf_is_not_taken_for_the_formula_s(nova, text):
+    (nova.path / "nova.conf").write_text(text)
+    with pytest.raises(CommandExecutionError, match=r"has no URL in \[database\] connection") as e:
+        nova.call("database_template")
+    assert e.value.info is None
+
+
+# ---- reads -------------------------------------------------------------------------------------
+
+
+def test_list_cells_shows_templates_and_masks_literal_urls(nova):
+    nova.query.return_value = [
+        cell(),
+        cell(
+            CELL0, "cell0", "rabbit://u:{brace}pw@h:5672/", MAIN.replace("/nova?", "/nova_cell0?")
+        ),
+    ]
+    shown = nova.call("list_cells")
+    assert shown[0] == {
+        "uuid": UUID,
+        "name": "cell1",
+        "disabled": False,
+        "database": "db:3306/nova",
+        "database_connection": TEMPLATE,
+        "transport_url": TEMPLATE,
+    }
+    assert shown[1]["database"] == "db:3306/nova_cell0"
+    assert shown[1]["transport_url"] == "rabbit://***@h:5672/"
+    assert "p%40ss" not in json.dumps(shown)
+
+
+def test_drift_compares_rows_as_they_are_stored_and_masks_them(nova):
+    nova.query.return_value = [cell(database=MAIN, name="old")]
+    assert nova.call("cell_drift", UUID, TEMPLATE, TEMPLATE, name="cell1") == {
+        "database_connection": {
+            "old": "mysql+pymysql://***@db:3306/nova?charset=utf8",
+            "new": TEMPLATE,
+        },
+        "name": {"old": "old", "new": "cell1"},
+    }
+    assert nova.call("cell_drift", UUID, MAIN, TEMPLATE) == {}
+
+
+def test_a_rotated_literal_password_is_drift_that_shows_neither(nova):
+    nova.query.return_value = [cell(database=MAIN)]
+    drift = nova.call("cell_drift", UUID, MAIN.replace("p%40ss", "newpw"), TEMPLATE)
+    assert list(drift) == ["database_connection"]
+    assert "newpw" not in str(drift)
+
+
+def test_several_cells_of_one_name_are_named_by_uuid(nova):
+    other = UUID.replace("1", "2")
+    nova.query.return_value = [cell(), cell(other)]
+    with pytest.raises(CommandExecutionError) as caught:
+        nova.call("find_cell", "cell1")
+    assert UUID in str(caught.value)
+    assert other in str(caught.value)
+
+
+def test_unmapped_hosts_are_those_that_registered_without_a_mapping(nova):
+    def answer(statement, values=None, connection=None, secrets=None):
+        if "host_mappings" in statement:
+            return [{"host": "cmp1", "cell": "cell1", "cell_uuid": UUID}]
+        if "cell_mappings" in statement:
+            return [cell(CELL0, "cell0", "none:///", TEMPLATE), cell()]
+        assert connection["database"] == "nova"
+        assert connection["password"] == "p@ss/"
+        return [
+            {"host": "cmp1", "disabled": 0, "forced_down": 1, "silent": 5},
+            {"host": "cmp2", "disabled": 1, "forced_down": None, "silent": 61},
+            {"host": "cmp3", "disabled": 0, "forced_down": 0, "silent": 60},
+        ]
+
+    nova.query.side_effect = answer
+    assert [row["host"] for row in nova.call("unmapped_hosts")] == ["cmp2", "cmp3"]
+    assert [row["up"] for row in nova.call("compute_services")] == [False, False, True]
+
+
+# ---- schema ------------------------------------------------------------------------------------
+
+
+def revision(nova, folder, name, text=""):
+    path = nova.path / "packages" / folder
+    path.mkdir(parents=True, exist_ok=True)
+    (path / name).write_text(text)
+
+
+ALEMBIC = "nova/db/main/migrations/versions"
+
+
+def test_revisions_are_read_from_legacy_numbers_and_the_alembic_chain(nova):
+    revision(nova, "nova/db/main/legacy_migrations/versions", "402_train.py")
+    revision(nova, "nova/db/main/legacy_migrations/versions", "403_placeholder.py")
+    revision(nova, ALEMBIC, "a_second.py", "revision = 'bbb'\ndown_revision = 'aaa'\n")
+    revision(nova, ALEMBIC, "z_first.py", 'revision = "aaa"\ndown_revision = None\n')
+    revision(nova, ALEMBIC, "c.py", "revision: str = 'ccc'\ndown_revision: str | None = 'bbb'\n")
+    revision(nova, ALEMBIC, "__init__.py")
+    assert nova.call("schema_revisions", "main") == ["401", "402", "403", "aaa", "bbb", "ccc"]
+    assert nova.call("schema_head", "main") == "ccc"
+
+
+def test_revisions_of_old_releases_are_numbers(nova):
+    folder = "nova/db/sqlalchemy/api_migrations/migrate_repo/versions"
+    for number in ("001", "002", "062"):
+        revision(nova, folder, f"{number}_x.py")
+    assert nova.call("schema_head", "api") == "62"
+
+
+def test_code_that_is_not_installed_has_no_head(nova):
+    assert nova.call("schema_revisions", "placement") == []
+    assert nova.call("schema_head", "placement") is None
+
+
+@pytest.mark.parametrize("down", ["'zzz'", "None"])
+def test_revisions_that_form_no_chain_are_an_error(nova, down):
+    revision(nova, ALEMBIC, "a.py", "revision = 'aaa'\ndown_revision = 'xxx'\n")
+    revision(nova, ALEMBIC, "b.py", f"revision = 'bbb'\ndown_revision = {down}\n")
+    with pytest.raises(CommandExecutionError, match="form no chain"):
+        nova.call("schema_revisions", "main")
+
+
+def no_table():
+    exc = CommandExecutionError("no table")
+    exc.info = 1146
+    return exc
+
+
+@pytest.mark.parametrize(
+    ("answers", "version"),
+    [
+        ([[{"version": "aaa"}]], "aaa"),
+        ([no_table(), [{"version": 402}]], "402"),
+        ([[], [{"version": 422}]], "422"),
+        ([no_table(), no_table()], None),
+    ],
+)
+def test_a_schema_s_version_is_alembic_s_or_its_predecessor_s(nova, answers, version):
+    nova.query.side_effect = answers
+    assert nova.call("schema_version", "api") == version
+
+
+def test_cell0_s_schema_is_that_of_the_database_in_its_mapping(nova):
+    nova.query.side_effect = [
+        [cell(CELL0, "cell0", "none:///", TEMPLATE.replace("{path}", "nova_cell0"))],
+        [{"version": "aaa"}],
+    ]
+    assert nova.call("schema_version", "cell0") == "aaa"
+    assert nova.query.call_args.kwargs["connection"]["database"] == "nova_cell0"
+
+
+def test_a_cell0_that_is_not_mapped_is_said(nova):
+    with pytest.raises(CommandExecutionError, match="cell0 is not mapped: apply"):
+        nova.call("schema_version", "cell0")

@@ -1,0 +1,148 @@
+"""Verification: each state passes, or fails with one sentence; test mode never fails."""
+
+import json
+
+import pytest
+from conftest import load
+
+AUTH = {"auth_url": "http://vip:5000/v3", "username": "admin", "password": "x"}
+SERVICES = [
+    {"host": "ctl1", "binary": "nova-conductor", "state": "up", "updated_at": "t"},
+    {"host": "ctl1", "binary": "nova-scheduler", "state": "up", "updated_at": "t"},
+    {"host": "cmp1", "binary": "nova-compute", "state": "up", "updated_at": "t"},
+]
+
+
+@pytest.fixture
+def cloud(opts, testmode):
+    """The states, over answers that a test sets instead of those of a cloud."""
+    from salt.exceptions import CommandExecutionError
+
+    opts["test"] = testmode
+    _, modules, states = load(opts)
+    answers = {}
+
+    def get_from(service_type, path, region=None, interface="public", auth=None, cloud=None):
+        answer = answers.get((service_type, path))
+        if answer is None:
+            raise CommandExecutionError(f"The public endpoint of {service_type} does not answer.")
+        return answer
+
+    assert modules["nova_identity.get_from"]
+    states.pack["__salt__"] = {
+        **{name: modules[name] for name in ("nova_manage.list_cells", "nova_identity.get_from")},
+        "nova_identity.get_from": get_from,
+        "nova_identity.catalog": lambda auth: answers["catalog"],
+        "nova_manage.list_cells": lambda: answers["cells"],
+        "nova_manage.unmapped_hosts": lambda: answers["unmapped"],
+        "nova_manage.list_hosts": lambda: [],
+        "nova_manage.code_and_schema": lambda: answers["code"],
+        "nova_manage.upgrade_check": lambda: answers["checks"].pop(),
+    }
+    return states, answers
+
+
+def failure(testmode):
+    return None if testmode else False
+
+
+def test_an_api_that_answers_is_verified(cloud, testmode):
+    states, answers = cloud
+    answers["placement", "/"] = {}
+    ret = states["nova_verify.api_answers"]("placement", AUTH, "RegionOne")
+    assert (ret["result"], ret["changes"]) == (True, {})
+
+
+def test_an_api_that_does_not_answer_fails_in_one_sentence(cloud, testmode):
+    states, _ = cloud
+    ret = states["nova_verify.api_answers"]("placement", AUTH, "RegionOne", timeout=0)
+    assert ret["result"] is failure(testmode)
+    assert "placement does not answer" in ret["comment"]
+
+
+def test_a_dead_conductor_fails_and_a_dead_compute_is_reported(cloud, testmode):
+    states, answers = cloud
+    services = [dict(s) for s in SERVICES]
+    answers["compute", "/os-services"] = {"services": services}
+    verify = states["nova_verify.services_up"]
+    assert verify("x", AUTH, "R", ["ctl1"])["result"] is True
+    services[2]["state"] = "down"
+    ret = verify("x", AUTH, "R", ["ctl1"])
+    assert ret["result"] is True and "nova-compute on cmp1 is down" in ret["warnings"][0]
+    services[0]["state"] = "down"
+    ret = verify("x", AUTH, "R", ["ctl1"], timeout=0)
+    assert ret["result"] is failure(testmode)
+    assert "nova-conductor on ctl1 is not up" in ret["comment"]
+
+
+def test_a_missing_hypervisor_fails_by_its_name(cloud, testmode):
+    states, answers = cloud
+    answers["compute", "/os-hypervisors/detail"] = {
+        "hypervisors": [
+            {"hypervisor_hostname": "cmp1", "hypervisor_type": "QEMU", "state": "up",
+             "service": {"host": "cmp1"}}
+        ]
+    }
+    verify = states["nova_verify.hypervisors_present"]
+    assert verify("x", AUTH, "R", ["cmp1"])["comment"] == "1 hypervisors: cmp1 (QEMU)."
+    ret = verify("x", AUTH, "R", ["cmp1", "cmp2"], timeout=0)
+    assert ret["result"] is failure(testmode) and "cmp2" in ret["comment"]
+
+
+def test_an_endpoint_of_another_region_does_not_count(cloud, testmode):
+    states, answers = cloud
+    endpoint = {"interface": "public", "url": "http://vip:8774/v2.1", "region": "R"}
+    answers["catalog"] = [{"type": "compute", "endpoints": [endpoint]}]
+    wanted = [{"type": "compute", "interface": "public", "url": "http://vip:8774/v2.1"}]
+    verify = states["nova_verify.catalog_complete"]
+    assert verify("R", AUTH, "R", wanted)["result"] is True
+    endpoint["region"] = "S"
+    ret = verify("R", AUTH, "R", wanted)
+    assert ret["result"] is failure(testmode)
+    assert "no public endpoint of compute at http://vip:8774/v2.1" in ret["comment"]
+
+
+def test_an_unmapped_host_fails_by_its_name(cloud, testmode):
+    states, answers = cloud
+    answers.update(cells=[{"name": "cell0"}, {"name": "cell1"}], unmapped=[])
+    assert states["nova_verify.cells_mapped"]("cell1")["result"] is True
+    answers["unmapped"] = [{"host": "cmp9"}]
+    ret = states["nova_verify.cells_mapped"]("cell1")
+    assert ret["result"] is failure(testmode) and "cmp9" in ret["comment"]
+
+
+def test_the_upgrade_check_runs_for_new_code_only(cloud, testmode, tmp_path):
+    states, answers = cloud
+    stamp = tmp_path / "stamp"
+    answers.update(code={"nova": "26"}, checks=[[{"check": "A", "result": "Success"}]])
+    verify = states["nova_verify.upgrade_checked"]
+    ret = verify("x", str(stamp))
+    assert ret["changes"] == {"upgrade check passed for": {"old": None, "new": {"nova": "26"}}}
+    assert ret["result"] is (None if testmode else True)
+    stamp.write_text(json.dumps({"nova": "26"}))
+    # A further check would fail here: no answer is left.
+    answers["checks"] = []
+    ret = verify("x", str(stamp))
+    assert (ret["result"], ret["changes"]) == (True, {})
+
+
+def test_a_failed_upgrade_check_is_not_remembered(cloud, testmode, tmp_path):
+    states, answers = cloud
+    stamp = tmp_path / "stamp"
+    failed = [{"check": "Cells v2", "result": "Failure", "details": "no hosts"}]
+    answers.update(code={"nova": "26"}, checks=[failed])
+    ret = states["nova_verify.upgrade_checked"]("x", str(stamp))
+    assert ret["result"] is failure(testmode)
+    assert not stamp.exists()
+    if not testmode:
+        assert "Cells v2: no hosts" in ret["comment"]
+
+
+@pytest.mark.parametrize(("given_up", "result"), [([], False), (["ctl1"], True)])
+def test_guests_go_only_with_a_host_that_is_named(cloud, tmp_path, given_up, result):
+    states, _ = cloud
+    (tmp_path / "_base").mkdir()
+    no_guests = states["nova_verify.no_guests"]
+    assert no_guests(str(tmp_path), given_up)["result"] is True
+    (tmp_path / "0b8f9e2c-6f0e-4c9f-9d0f-2f6d1f3a4b5c").mkdir()
+    assert no_guests(str(tmp_path), given_up)["result"] is result
