@@ -59,20 +59,19 @@ def query(
         salt ctl1 nova_database.query 'SELECT host FROM host_mappings'
     """
     conn = _connected(_arguments(connection))
-    import pymysql
-
     try:
-        conn.ping(reconnect=True)
+        _revive(conn)
         with conn.cursor() as cursor:
             cursor.execute(statement, values)
             return list(cursor.fetchall())
-    except (pymysql.err.Error, OSError) as exc:
+    # The connection's own class: Salt may have loaded the library anew after a package came.
+    except (conn.Error, OSError) as exc:
         number, text = __utils__["nova_db.error"](exc)
         if secrets and number == PARSE_ERROR:
             # It quotes the statement, cut anywhere.
             text = "it does not understand the statement"
         for secret in secrets or ():
-            for shown in (pymysql.converters.escape_string(secret), secret):
+            for shown in (conn.escape(secret)[1:-1], secret):
                 text = text.replace(shown, "***")
         raise _failure(
             f"The database server {conn.host}:{conn.port} refuses user {_text(conn.user)}: {text} "
@@ -459,6 +458,14 @@ def _connected(arguments: dict[str, Any]):
     if key not in kept:
         kept[key] = __utils__["nova_db.connect"](**arguments)
     return kept[key]
+
+
+def _revive(conn) -> None:
+    """Connect again where the server or a balancer has closed the connection meanwhile."""
+    try:
+        conn.ping(reconnect=False)
+    except (conn.Error, OSError):
+        conn.connect()
 
 
 def _secret(password: str | None, password_pillar: str | None) -> str:

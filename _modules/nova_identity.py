@@ -12,6 +12,7 @@ The token and all that is read are kept for a run. Errors are CommandExecutionEr
 sentence, and ``exc.info`` holds the HTTP status where there is one.
 """
 
+import json
 import os
 import time
 import urllib.parse
@@ -64,6 +65,7 @@ class _Client(NamedTuple):
     account: str  # who asks, for errors
     kept: dict  # what has been read: key → (when, value)
     waited: set  # the ids of duplicates that were given their time to go
+    refused: list  # when Keystone answered 401, and the sentence
 
 
 # ---- domains, projects, users, roles ------------------------------------------------------------
@@ -1123,9 +1125,6 @@ def _failure(
 
     where = f"Keystone at {client.url}"
     status = getattr(exc, "http_status", None)
-    if status == UNAUTHORIZED:
-        # The next call takes the password from the pillar again.
-        __context__.pop("nova_identity.clients", None)
     if status in _SENTENCES:
         number = getattr(exc, "request_id", None)
         sentence = _SENTENCES[status].format(
@@ -1157,6 +1156,8 @@ def _failure(
     else:
         text = _masked(str(exc), secret)
         sentence = f"{where} could not do {doing} ({text}): see the log of Keystone on its host."
+    if status == UNAUTHORIZED:
+        client.refused[:] = [time.monotonic(), sentence]
     return _error(sentence, status)
 
 
@@ -1181,7 +1182,7 @@ def _root(exc: BaseException) -> str:
 
 
 def _masked(text: str, secret: str | None) -> str:
-    for shown in (secret, repr(secret)[1:-1]) if secret else ():
+    for shown in (json.dumps(secret)[1:-1], repr(secret)[1:-1], secret) if secret else ():
         text = text.replace(shown, "***")
     return " ".join(text.split()).rstrip(".")
 
@@ -1195,9 +1196,16 @@ def _client(auth: dict | None, cloud: str | None) -> _Client:
     # By process: a socket that a fork inherits (`parallel: True`) must not be spoken to by both.
     key = (os.getpid(), cloud, *sorted((k, str(v)) for k, v in (auth or {}).items()))
     clients = __context__.setdefault("nova_identity.clients", {})
-    if key not in clients:
-        clients[key] = _from_auth(auth) if auth else _from_cloud(cloud)
-    return clients[key]
+    client = clients.get(key)
+    if client and client.refused:
+        # Not tried again by each state: an administrator is locked out by wrong passwords too.
+        when, sentence = client.refused
+        if time.monotonic() - when <= READ_AGE:
+            raise _error(sentence, UNAUTHORIZED)
+        client = None
+    if client is None:
+        client = clients[key] = _from_auth(auth) if auth else _from_cloud(cloud)
+    return client
 
 
 def _from_auth(auth: dict) -> _Client:
@@ -1232,7 +1240,7 @@ def _from_auth(auth: dict) -> _Client:
     )
     source = f" with the password in the pillar key {key}" if key else ""
     account = f"the user {auth['username']} on the project {project}{source}"
-    return _Client(_session(plugin, cacert or True), url, account, {}, set())
+    return _Client(_session(plugin, cacert or True), url, account, {}, set(), [])
 
 
 def _from_cloud(cloud: str) -> _Client:

@@ -20,14 +20,17 @@ UNIT_INTERVAL = 2
 #: A unit that systemd has restarted within these seconds is worth a word.
 RECENT = 60
 
-#: Results of the states that ran before, by tag; Salt puts them here for each call.
+#: Salt puts in here, for each call, the results of the states that ran before, by tag, and what
+#: tells this run from another. (For ``listen`` it hands over no results.)
 __running__: dict = {}
+__instance_id__ = ""
 
 _ACTIVE = ("active", "reloading", "refreshing")
 _STOPPED = ("inactive", "failed")
 _CAN_ENABLE = ("disabled", "enabled-runtime", "linked", "linked-runtime")
 _ENABLED = ("enabled", "enabled-runtime", "linked", "linked-runtime")
 _NOT_READ = {"mode", "user", "group"}
+_ACTS = {"unit", "restarted", "reloaded"}
 
 
 def __virtual__():
@@ -96,6 +99,8 @@ def running(
         if changes:
             # What was seen may be as old as the run.
             changes = _changes(name, **wanted, refresh=True)
+        if _ACTS.intersection(changes):
+            _acted_on().append(name)
         if __opts__["test"]:
             return _predicted(ret, changes, ready)
         lock = one_at_a_time if "restarted" in changes else None
@@ -130,7 +135,7 @@ def mod_watch(name: str, sfun: str | None = None, **kwargs) -> dict:
     ret = {"name": name, "result": True, "changes": {}, "comment": ""}
     if sfun != "running":
         return {**ret, "comment": f"nova_unit.{sfun} does nothing when a watched state changes."}
-    if _acted_on(name):
+    if name in _acted_on():
         return {**ret, "comment": f"{name} was started or restarted in this run already."}
     verb, past = ("reload", "reloaded") if kwargs.get("reload") else ("restart", "restarted")
     ready = {"listens": kwargs.get("listens") or [], "http": kwargs.get("http")}
@@ -319,13 +324,9 @@ def _to_be_changed(reads: list[str]) -> list[str]:
     return found
 
 
-def _acted_on(name: str) -> bool:
-    for tag, result in __running__.items():
-        state, _, unit, function = tag.split("_|-")
-        done = {"unit", "restarted", "reloaded"}.intersection(result.get("changes") or ())
-        if done and (state, unit, function) == ("nova_unit", name, "running"):
-            return True
-    return False
+def _acted_on() -> list[str]:
+    """The units that this run has started, restarted or reloaded, or would."""
+    return __context__.setdefault(f"nova_unit.acted_on.{__instance_id__}", [])
 
 
 def _predicted(ret: dict, changes: dict, ready: dict) -> dict:

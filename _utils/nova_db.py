@@ -3,7 +3,10 @@ Connections to the databases of a site over PyMySQL, and the lock that the whole
 """
 
 import contextlib
+import functools
+import importlib.util
 import logging
+import os
 import threading
 import time
 
@@ -70,10 +73,12 @@ def connect(
     except (pymysql.err.Error, OSError, RuntimeError) as exc:
         number, text = error(exc)
         source = f" (credentials from {what})" if what else ""
-        raise CommandExecutionError(
-            f"Cannot log in to the database server {host}:{port} as {user}{source}: {text}.",
-            info=number,
-        ) from exc
+        failure = CommandExecutionError(
+            f"Cannot log in to the database server {host}:{port} as {user}{source}: {text}."
+        )
+        # Handed to the constructor, Salt would write it below the sentence.
+        failure.info = number
+        raise failure from exc
 
 
 def error(exc: Exception) -> tuple[int | None, str]:
@@ -102,7 +107,7 @@ def from_config(
 
     Raises CommandExecutionError when the file holds no such URL.
     """
-    url = __utils__["nova_conf.option"](path, section, option)
+    url = _sibling("nova_conf").option(path, section, option)
     if not url:
         raise CommandExecutionError(
             f"{path} has no [{section}] {option}: apply nova.controller.config on a controller."
@@ -119,7 +124,7 @@ def from_url(url: str, what: str = "") -> dict:
     what : str
         Where the URL comes from, for errors.
     """
-    parts = __utils__["nova_url.parse"](url)
+    parts = _sibling("nova_url").parse(url)
     return {
         "host": parts["host"],
         "port": parts["port"],
@@ -171,9 +176,17 @@ def lock(name: str, timeout: int = 900, config: str = "/etc/nova/nova.conf"):
             conn.close()
 
 
-def _take(conn, full: str, timeout: int) -> None:
-    import pymysql
+@functools.lru_cache
+def _sibling(name: str):
+    """Another of the formula's utils: Salt gives ``__utils__`` to modules and states only."""
+    path = os.path.join(os.path.dirname(__file__), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{__name__}_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
+
+def _take(conn, full: str, timeout: int) -> None:
     deadline = time.monotonic() + timeout
     try:
         with conn.cursor() as cursor:
@@ -195,7 +208,7 @@ def _take(conn, full: str, timeout: int) -> None:
                         "the site holds it. See what it is doing, then run the state again."
                     )
                 log.info("Waiting for the lock %s, which another controller holds", full)
-    except pymysql.err.Error as exc:
+    except conn.Error as exc:
         raise CommandExecutionError(
             f"The database server {conn.host} refused the lock {full}: {error(exc)[1]}. "
             "Point nova:database:host at one writer that allows GET_LOCK."
@@ -203,11 +216,9 @@ def _take(conn, full: str, timeout: int) -> None:
 
 
 def _heartbeat(conn, held: Held, stop: threading.Event) -> None:
-    import pymysql
-
     while not stop.wait(HEARTBEAT):
         try:
             conn.ping(reconnect=False)
-        except (pymysql.err.Error, OSError):
+        except (conn.Error, OSError):
             held.lost.set()
             return

@@ -115,6 +115,13 @@ def _faults_of_sense(nova, pillar):
         for name in PASSWORDS[role]:
             if name not in passwords and f"nova:passwords:{name} is missing." not in faults:
                 faults.append(f"nova:passwords:{name} is missing.")
+    for key, value in (
+        ("passwords:messaging", passwords.get("messaging")),
+        ("messaging:user", nova["messaging"]["user"]),
+    ):
+        # Its rabbit driver (18.3.1 still) builds kombu's URL with quote(), which keeps a slash.
+        if "/" in str(value or "") and not str(value).startswith("sdb://"):
+            faults.append(f"nova:{key} must have no slash: oslo.messaging cannot log in with one.")
     controllers = nova["topology"].get("controller", {})
     if "haproxy" in nova["roles"] and not controllers:
         faults.append("nova:topology:controller is missing: haproxy needs the addresses behind it.")
@@ -195,6 +202,8 @@ def _roles(pillar, minion_id):
 def _derive(nova, pillar):
     controllers = nova["topology"].get("controller", {})
     nova["my_ip"] = _my_ip(nova)
+    nova["my_netloc"] = _bracketed(nova["my_ip"]) if nova["my_ip"] else None
+    nova["unit_list"] = sorted([*nova["units"].values(), *nova.get("unwanted_units", [])])
     nova["host"] = __grains__.get("nodename", __grains__["id"])
     nova["vip"] = nova.get("vip") or next(iter(controllers.values()))
     nova["database"].setdefault("host", nova["vip"])

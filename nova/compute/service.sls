@@ -9,7 +9,7 @@ include:
 nova-compute-service-libvirt:
   nova_unit.running:
     - name: {{ nova.units.libvirt }}
-    - units: {{ nova.units.values() | list | json }}
+    - units: {{ nova.unit_list | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:
       - sls: nova.compute.config
@@ -31,6 +31,7 @@ nova-compute-service-{{ name }}-answers:
 nova-compute-service-compute:
   nova_unit.running:
     - name: {{ nova.units.compute }}
+    - units: {{ nova.unit_list | json }}
     - reads: {{ ([nova.files.nova_conf, nova.compute_conf | default(nova.files.nova_conf)]
                  + nova.reads.nova) | json }}
     - timeout: {{ nova.timeouts.service }}

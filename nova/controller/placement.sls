@@ -49,8 +49,10 @@ nova-controller-placement-schema:
 nova-controller-placement-running:
   nova_unit.running:
     - name: {{ nova.units.placement }}
+    - units: {{ nova.unit_list | json }}
     - reads: {{ ([nova.files.placement_conf] + nova.reads.placement) | json }}
     - listens: [[{{ nova.my_ip | json }}, {{ nova.ports.placement }}]]
+    - http: http://{{ nova.my_netloc }}:{{ nova.ports.placement }}/
     - one_at_a_time: {{ nova.site_lock | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:

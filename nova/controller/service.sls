@@ -11,6 +11,7 @@ include:
 nova-controller-service-{{ unit }}:
   nova_unit.dead:
     - name: {{ unit }}
+    - units: {{ nova.unit_list | json }}
     - require:
       - sls: nova.controller.config
 {%- endfor %}
@@ -22,10 +23,13 @@ nova-controller-service-{{ unit }}:
 nova-controller-service-{{ daemon }}:
   nova_unit.running:
     - name: {{ nova.units[daemon] }}
-    - units: {{ nova.units.values() | list | json }}
-    - reads: {{ ([nova.files.nova_conf] + nova.reads.nova) | json }}
+    - units: {{ nova.unit_list | json }}
+    - reads: {{ ([nova.files.nova_conf] + nova.reads[daemon] | default([]) + nova.reads.nova) | json }}
 {%- if daemon in listens %}
     - listens: [[{{ nova.my_ip | json }}, {{ listens[daemon] }}]]
+{%- endif %}
+{%- if daemon in ('api', 'metadata') %}
+    - http: http://{{ nova.my_netloc }}:{{ listens[daemon] }}/
 {%- endif %}
     - one_at_a_time: {{ nova.site_lock | json }}
     - timeout: {{ nova.timeouts.service }}

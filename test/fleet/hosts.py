@@ -168,13 +168,14 @@ def stop(places: Sequence[Place], seconds: float = 30) -> None:
 
 
 def kill(places: Sequence[Place]) -> None:
-    """End hosts at once and take away what they leave: processes, cgroups, mounts."""
+    """End hosts at once and take away what they leave: processes, cgroups, links, mounts."""
     for place in places:
         with contextlib.suppress(FileNotFoundError):
             (place.cgroup / "cgroup.kill").write_text("1")
     for place in places:
         shell.wait_until(lambda: not running(place), f"host {place.name} to end", 20)
         _remove_cgroup(place.cgroup)
+        network.unplug(place.lab, place.name)
         shell.unmount_below(place.root)
 
 

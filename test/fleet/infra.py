@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from . import cache, hosts, inventory, network, pillar, shell
+from . import cache, hosts, inventory, network, packages, pillar, shell
 
 SEED = "seed"  # the file, beside infra's layer, that holds what the passwords come from
 
 
-def layer(os_name: str, name: str, below: Sequence[Path], repo: Path,
-          binds: dict[Path, str] | None = None, *made_from: object) -> Path:
-    """Return the piece with a host's layer, `layer`, made by files/NAME/setup in the host."""
+def layer(os_name: str, name: str, below: Sequence[Path], binds: Mapping[Path, str]) -> Path:
+    """Return the piece with a host's layer, `layer`, made by files/NAME/setup in the host.
+
+    binds: what the setup sees of the machine, and where.
+    """
     fixture = cache.FILES / name
-    binds = {repo: "/srv/repo", **(binds or {})}
 
     def build(piece: Path) -> None:
         seed = pillar.new_seed()
@@ -47,7 +48,8 @@ def layer(os_name: str, name: str, below: Sequence[Path], repo: Path,
         (piece / SEED).write_text(seed)
         (piece / SEED).chmod(0o600)
 
-    return cache.piece(f"{name}-{os_name}", build, *below, repo, fixture, hosts.personalize, *binds, *made_from)
+    return cache.piece(f"{name}-{os_name}", build, *below, fixture, packages.KINDS[name],
+                       hosts.personalize, pillar.password, pillar.NASTY)
 
 
 def _render(fixture: Path, target: Path, seed: str) -> None:

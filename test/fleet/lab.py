@@ -7,88 +7,106 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import cache, guest, hosts, infra, inventory, machine, network, packages, pillar, shell, trees
+from . import (cache, guest, hosts, infra, inventory, machine, network, packages, pillar, shell,
+               trees)
 
 STATE = Path(os.environ.get("NOVA_LAB_STATE", "/var/lib/nova-formula-lab"))
 BARE = "bare"  # the snapshot that is always there: hosts as they were made
 
 
 class Lab:
-    """The lab of a name. What it is made of stands in its state directory, lab.json."""
+    """The lab of a name; lab.json in its directory says what it is made of.
+
+    os, salt: what it was asked for; repository: its packages;
+    bare: the layers that each known host is made on; hosts: the layers that each made host
+    stands on now; snapshots: the same, by name.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.directory = STATE / name
-        self.file = self.directory / "lab.json"
-        self.facts: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self.read()
 
-    @property
-    def places(self) -> list[hosts.Place]:
-        return [self.place(name) for name in self.facts.get("hosts", {})]
+    def read(self) -> None:
+        file = self.directory / "lab.json"
+        self.facts: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
 
-    def place(self, name: str) -> hosts.Place:
-        return hosts.Place(self.name, name, self.directory / "hosts" / name)
-
-    def save(self) -> None:
+    def write(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        fresh = self.file.with_suffix(".new")
+        fresh = self.directory / "lab.json.new"
         fresh.write_text(json.dumps(self.facts, indent=2))
-        fresh.rename(self.file)
+        fresh.rename(self.directory / "lab.json")
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Hold the lab while it changes; facts are read anew, under the lock."""
-        with shell.lock(STATE / f"{self.name}.lock", f"another command that changes lab {self.name}"):
-            self.__init__(self.name)
+        """Hold the lab while it changes; what it is made of is read under the lock."""
+        with shell.lock(STATE / f"{self.name}.lock", f"a command that changes lab {self.name}"):
+            self.read()
             yield
+
+    def place(self, host: str) -> hosts.Place:
+        return hosts.Place(self.name, host, self.directory / "hosts" / host)
+
+    @property
+    def places(self) -> list[hosts.Place]:
+        """The hosts that have been made, whether they run or not."""
+        return [self.place(host) for host in self.facts.get("hosts", {})]
+
+    @property
+    def seed(self) -> str:
+        """What the passwords come from; infra was made with it."""
+        return (Path(self.facts["bare"]["infra"][0]).parent / infra.SEED).read_text()
+
+    def must_be_made(self) -> None:
+        if not self.facts:
+            raise shell.LabError(f"There is no lab {self.name}: `test/lab up` first.")
 
 
 def up(name: str, wanted: Sequence[str], os_name: str, salt: str) -> None:
-    """Bring up hosts of a lab, from the cache, and whatever of it is missing."""
+    """Bring up hosts, from the cache and whatever of it is missing; heal those that are up."""
     machine.check()
     machine.prepare()
     lab = Lab(name)
     with lab.changing():
-        names = wanted or inventory.FLEET
         for key, value in (("os", os_name), ("salt", salt)):
             if lab.facts.get(key, value) != value:
                 raise shell.LabError(f"Lab {name} is up with {key} {lab.facts[key]}: "
                                      f"`down` first, or give the lab another --name.")
-        pieces = prepare_cache(os_name, salt)
-        lab.facts |= {"os": os_name, "salt": salt, "repository": str(pieces["repository"])}
-        lab.facts.setdefault("hosts", {})
-        for host in names:
-            lab.facts["hosts"].setdefault(host, bare_layers(host, pieces))
-        lab.facts.setdefault("seed", (pieces["infra"] / infra.SEED).read_text())
-        lab.save()
+        if not lab.facts:
+            pieces = prepare_cache(os_name, salt)
+            lab.facts = {
+                "os": os_name, "salt": salt, "repository": str(pieces["repository"]),
+                "bare": {host: bare_layers(host, pieces) for host in inventory.HOSTS},
+                "hosts": {}, "snapshots": {},
+            }
+        for host in wanted or inventory.FLEET:
+            lab.facts["hosts"].setdefault(host, lab.facts["bare"][host])
+        lab.write()
         refresh_pillar(lab)
-        start(lab, names)
-        cache.prune(set(pieces.values()) | {path for other in all_labs() for path in uses(other)})
+        start(lab, wanted or inventory.FLEET)
 
 
 def prepare_cache(os_name: str, salt: str) -> dict[str, Path]:
-    """Return the pieces of the cache, made if they are missing, side by side where they can be."""
+    """Return the pieces of the cache; what is missing is made, side by side where it can be."""
     with cache.building(), ThreadPoolExecutor() as pool:
         wheels = pool.submit(trees.wheels, os_name, salt)
         image = pool.submit(guest.image, os_name)
         system = trees.system(os_name)
         repository = pool.submit(packages.repository, os_name, system)
         base = trees.base(os_name, salt, system, wheels.result())
-        below = [base, system]
-        balancer = pool.submit(infra.layer, os_name, "lb1", below, repository.result())
-        found = infra.layer(os_name, "infra", below, repository.result(),
-                            {image.result(): "/srv/guest"})
-        return {"system": system, "wheels": wheels.result(), "base": base,
-                "repository": repository.result(), "guest": image.result(),
-                "lb1": balancer.result(), "infra": found}
+        binds = {repository.result(): "/srv/repo", image.result(): "/srv/guest"}
+        balancer = pool.submit(infra.layer, os_name, "lb1", [base, system], binds)
+        found = infra.layer(os_name, "infra", [base, system], binds)
+        pieces = {"system": system, "wheels": wheels.result(), "base": base,
+                  "repository": repository.result(), "guest": image.result(),
+                  "lb1": balancer.result(), "infra": found}
+        cache.prune(set(pieces.values()).union(*map(uses, all_labs())))
+        return pieces
 
 
 def bare_layers(host: str, pieces: dict[str, Path]) -> list[str]:
@@ -98,35 +116,34 @@ def bare_layers(host: str, pieces: dict[str, Path]) -> list[str]:
 
 
 def start(lab: Lab, names: Sequence[str]) -> None:
-    """Start those hosts that do not run, and wait until they answer to Salt."""
-    began = [lab.place(name) for name in names if hosts.leader(lab.place(name)) is None]
-    if not began:
-        network.up(lab.name)
-    else:
-        with shell.step(f"boot {', '.join(place.name for place in began)}"):
-            hosts.kill(began)  # what a bad end left of them
+    """Start those hosts that do not run, and wait until they serve."""
+    new = [lab.place(name) for name in names if hosts.leader(lab.place(name)) is None]
+    if new:
+        with shell.step(f"boot {', '.join(place.name for place in new)}"):
+            hosts.kill(new)  # what a bad end left of them
             network.up(lab.name)
-            for place in began:
+            for place in new:
                 hosts.mount(place, [Path(layer) for layer in lab.facts["hosts"][place.name]])
                 if not place.made.exists():
                     salt = "salt-master" if place.name == "infra" else "salt-minion"
                     hosts.personalize(place, f"{salt}.service")
                 hosts.boot(place, _binds(lab, place.name))
-            for place in began:
+            for place in new:
                 hosts.wait_booted(place)
     healthy(lab)
 
 
 def healthy(lab: Lab) -> None:
-    """Wait until the running hosts' minions answer, and what the formula finds in place serves."""
-    running = [place.name for place in lab.places if hosts.leader(place)]
+    """Wait until the minions answer, and until what the formula finds in place serves."""
+    running = {place.name for place in lab.places if hosts.leader(place)}
     if "infra" not in running:
         return
     place = lab.place("infra")
-    minions = sorted(set(running) - {"infra"})
+    minions = running - {"infra"}
     if minions:
         with shell.step("wait for Salt"):
-            shell.wait_until(lambda: set(minions) <= _answering(place), f"minions {minions}", 90)
+            shell.wait_until(lambda: minions <= _answering(place),
+                             f"Salt's minions on {', '.join(sorted(minions))}", 90)
     with shell.step("wait for the services of infra"):
         hosts.call(place, "lab-ready", "infra")
         if "lb1" in running:
@@ -137,11 +154,10 @@ def healthy(lab: Lab) -> None:
 
 def _answering(place: hosts.Place) -> set[str]:
     try:
-        answer = hosts.call(place, "salt", "--out=json", "--static", "--hide-timeout",
-                            "--timeout=2", "*", "test.ping")
-        return set(json.loads(answer))
+        return set(json.loads(hosts.call(place, "salt", "--out=json", "--static", "--hide-timeout",
+                                         "--timeout=2", "*", "test.ping")))
     except (shell.LabError, ValueError):
-        return set()
+        return set()  # the master is not there yet
 
 
 def _binds(lab: Lab, name: str) -> dict[Path, str]:
@@ -152,51 +168,132 @@ def _binds(lab: Lab, name: str) -> dict[Path, str]:
 
 
 def refresh_pillar(lab: Lab) -> None:
-    """Write the master's pillar from pillar.example, and all passwords for tests to search for."""
-    pillar.write(lab.directory / "pillar", lab.facts["seed"])
+    """Write the master's pillar, and all passwords in one file, for tests to search for."""
+    pillar.write(lab.directory / "pillar", lab.seed)
     known = lab.directory / "secrets.json"
     known.touch(0o600)
-    known.write_text(json.dumps(pillar.passwords(lab.facts["seed"]), indent=2))
+    known.write_text(json.dumps(pillar.passwords(lab.seed), indent=2))
 
 
 def down(name: str) -> None:
     """Stop a lab and remove all of it but the cache; also what is left of one that died."""
     lab = Lab(name)
+    with lab.changing(), shell.step(f"take down lab {name}"):
+        hosts.kill([lab.place(host) for host in inventory.HOSTS])
+        network.down(name)
+        shell.remove_tree(lab.directory)
+        (STATE / f"{name}.lock").unlink()
+
+
+def snapshot(name: str, label: str) -> None:
+    """Keep the hosts' trees under a label, while they stand still for a moment.
+
+    The copies become layers, so a restore copies nothing.
+    """
+    if label == BARE:
+        raise shell.LabError(f"The snapshot '{BARE}' is there by itself; take another name.")
+    lab = Lab(name)
+    with lab.changing(), shell.step(f"copy the hosts' trees to snapshot {label}"):
+        lab.must_be_made()
+        layers = lab.directory / "layers"
+        layers.mkdir(exist_ok=True)
+        number = max((int(path.name) for path in layers.iterdir()), default=0) + 1
+        kept = {}
+        with hosts.frozen([place for place in lab.places if hosts.leader(place)]):
+            for place in lab.places:
+                layer = layers / str(number) / place.name
+                layer.parent.mkdir(exist_ok=True)
+                shell.run("cp", "--archive", "--reflink=auto", place.upper, layer)
+                kept[place.name] = [str(layer), *lab.facts["hosts"][place.name]]
+        lab.facts["snapshots"][label] = kept
+        lab.write()
+        _drop_unused_layers(lab)
+
+
+def restore(name: str, label: str) -> None:
+    """Put the hosts back to a snapshot and boot them."""
+    lab = Lab(name)
     with lab.changing():
-        directory = lab.directory / "hosts"
-        found = {path.name for path in directory.iterdir()} if directory.exists() else set()
-        places = [lab.place(host) for host in found | set(inventory.HOSTS)]
-        with shell.step(f"take down lab {name}"):
-            hosts.kill(places)
-            network.down(name)
-            shell.remove_tree(lab.directory)
-    (STATE / f"{name}.lock").unlink(missing_ok=True)
+        lab.must_be_made()
+        if label == BARE:
+            kept = {host: lab.facts["bare"][host] for host in lab.facts["hosts"]}
+        elif label in lab.facts["snapshots"]:
+            kept = lab.facts["snapshots"][label]
+        else:
+            known = ", ".join((BARE, *lab.facts["snapshots"]))
+            raise shell.LabError(f"Lab {name} has no snapshot '{label}'; it has: {known}.")
+        with shell.step(f"stop the hosts"):
+            hosts.kill(lab.places)
+            for place in lab.places:
+                shutil.rmtree(place.directory)
+        lab.facts["hosts"] = kept
+        lab.write()
+        for place in lab.places if label != BARE else ():
+            place.directory.mkdir(parents=True)
+            place.made.touch()
+        _drop_unused_layers(lab)
+        refresh_pillar(lab)
+        start(lab, list(kept))
 
 
-def execute(name: str, host: str, command: Sequence[str]) -> int:
-    """Run a command in a host, on this program's own input and output; return its exit code."""
-    place = Lab(name).place(host)
+def _drop_unused_layers(lab: Lab) -> None:
+    """Remove the layers of snapshots whose name was taken by a newer one."""
+    stacks = [lab.facts["hosts"], *lab.facts["snapshots"].values()]
+    used = {Path(layer).parent for stack in stacks for layers in stack.values() for layer in layers}
+    for path in (lab.directory / "layers").glob("*"):
+        if path not in used:
+            shutil.rmtree(path)
+
+
+def status(name: str) -> int:
+    """Show the hosts of a lab; the exit code is 1 if one of them does not run."""
+    lab = Lab(name)
+    if not lab.facts:
+        print(f"Lab {name} is down.")
+        return 1
+    print(f"Lab {name}: {lab.facts['os']}, Salt {lab.facts['salt']}; "
+          f"snapshots: {', '.join((BARE, *lab.facts['snapshots']))}")
+    row = "{:<6} {:<24} {:<28} {}".format
+    print(row("HOST", "ADDRESS", "ROLE", "STATE"))
+    stopped = 0
+    for place in lab.places:
+        host = inventory.HOSTS[place.name]
+        runs = hosts.leader(place) is not None
+        stopped += not runs
+        state = "running" if runs else "stopped"
+        print(row(host.name, " ".join(host.addresses), host.role, state))
+    return 1 if stopped else 0
+
+
+def execute(name: str, host: str, command: Sequence[str], local_pillar: bool = False) -> int:
+    """Run a command in a host, on this program's own input and output; return its exit code.
+
+    local_pillar: give the host its own pillar first, for `salt-call --local`.
+    """
+    lab = Lab(name)
+    place = lab.place(host)
     line = hosts.command_in(place, command)
+    if local_pillar:
+        pillar.write_local(place.root / "srv/pillar", host, lab.seed)
     return subprocess.run(line, preexec_fn=lambda: hosts.join(place), check=False).returncode
 
 
 def apply(name: str, arguments: Sequence[str]) -> int:
     """Apply the formula to every minion at once, from the working tree; return Salt's exit code."""
     lab = Lab(name)
-    if not lab.facts:
-        raise shell.LabError(f"Lab {name} is not up.")
+    lab.must_be_made()
     refresh_pillar(lab)
-    return execute(name, "infra", [
-        "salt", "--state-output=mixed_id", "--timeout=1800", *arguments, "*", "state.apply", "nova"])
+    return execute(name, "infra", ["salt", "--state-output=mixed_id", "--timeout=1800", "*",
+                                   "state.apply", "nova", *arguments])
 
 
 def all_labs() -> list[Lab]:
+    """Return every lab of this machine that is up or was not taken down."""
     return [Lab(file.parent.name) for file in STATE.glob("*/lab.json")]
 
 
 def uses(lab: Lab) -> set[Path]:
-    """Return the pieces of the cache that a lab's hosts stand on."""
-    paths = [Path(layer) for layers in lab.facts["hosts"].values() for layer in layers]
-    paths.append(Path(lab.facts["repository"]))
-    return {cache.ROOT / path.relative_to(cache.ROOT).parts[0]
-            for path in paths if path.is_relative_to(cache.ROOT)}
+    """Return the pieces of the cache that a lab stands on."""
+    stacks = [layers for layers in lab.facts["bare"].values()]
+    paths = [Path(path) for path in (lab.facts["repository"], *(p for s in stacks for p in s))]
+    return {cache.ROOT / path.relative_to(cache.ROOT).parts[0] for path in paths}

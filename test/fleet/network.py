@@ -33,14 +33,19 @@ def up(lab: str) -> None:
     if namespace(lab) not in _namespaces():
         path(lab).unlink(missing_ok=True)  # a pin that outlived its namespace
         shell.run("ip", "netns", "add", namespace(lab))
-    links = json.loads(shell.run("ip", "-json", "-netns", namespace(lab), "link", "show"))
-    if BRIDGE not in {link["ifname"] for link in links}:
+    if BRIDGE not in _links(lab):
         _ip(lab, "link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
     _ip(lab, "address", "replace", f"{inventory.GATEWAY}/{inventory.PREFIX}", "dev", BRIDGE)
     _ip(lab, "link", "set", "lo", "up")
     _ip(lab, "link", "set", BRIDGE, "up")
     # With forwarding on, the bridge says "unreachable" at once to who would go out.
     shell.run(*enter(lab), "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+
+
+def unplug(lab: str, host: str) -> None:
+    """Remove a host's link to the bridge; the kernel takes its time after a host was killed."""
+    if namespace(lab) in _namespaces() and f"vb-{host}" in _links(lab):
+        _ip(lab, "link", "delete", f"vb-{host}")
 
 
 def down(lab: str) -> None:
@@ -51,6 +56,11 @@ def down(lab: str) -> None:
 
 def _ip(lab: str, *arguments: str) -> None:
     shell.run("ip", "-netns", namespace(lab), *arguments)
+
+
+def _links(lab: str) -> set[str]:
+    links = json.loads(shell.run("ip", "-json", "-netns", namespace(lab), "link", "show"))
+    return {link["ifname"] for link in links}
 
 
 def _namespaces() -> set[str]:

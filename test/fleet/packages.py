@@ -14,13 +14,14 @@ KINDS = {
         "mariadb-server", "rabbitmq-server", "memcached", "keystone", "glance", "neutron-server",
         "neutron-plugin-ml2", "python3-openstackclient",
     ),
-    "haproxy": ("haproxy", "socat"),
+    "lb1": ("haproxy", "socat"),
     "controller": (
         "nova-api", "nova-conductor", "nova-scheduler", "nova-consoleproxy", "novnc",
         "placement-api", "python3-openstackclient", "mariadb-client", "memcached",
     ),
     "compute": (
         "nova-compute", "nova-compute-qemu", "libvirt-daemon-system", "libvirt-clients",
+        "dmidecode", "genisoimage",
         "qemu-system-x86", "qemu-utils",
     ),
     "compute with KVM": ("nova-compute", "nova-compute-kvm"),

@@ -287,7 +287,7 @@ def endpoint(keystone, service, **changed):
     return keystone.add("endpoints", **{**row, "enabled": True, **changed})
 
 
-def site(minion):
+def site(minion, **where):
     """What the formula registers, as (function, name, arguments)."""
     wanted = []
     for user in ("nova", "placement"):
@@ -301,7 +301,7 @@ def site(minion):
         for interface in ("public", "internal", "admin"):
             place = {"service_name": name, "service_type": type, "interface": interface}
             wanted.append(("endpoint_present", interface, {**place, "region": "R1", "url": URL}))
-    return [minion.state(function, name, **kwargs) for function, name, kwargs in wanted]
+    return [minion.state(function, name, **kwargs, **where) for function, name, kwargs in wanted]
 
 
 # ---- each state: from nothing, predicted, applied, found ----------------------------------------
@@ -524,6 +524,12 @@ def test_a_user_that_is_to_be_disabled_is_not_probed(keystone, run):
     assert len(keystone.asked("POST", "auth/tokens")) == 1
 
 
+def test_a_disabled_user_is_not_probed_as_nothing_would_be_learnt(keystone, run):
+    nova_user(keystone, enabled=False)
+    run(test=True).state("user_present", "nova", password_pillar="passwords:nova")
+    assert len(keystone.asked("POST", "auth/tokens")) == 1
+
+
 def test_the_same_name_in_another_domain_is_another_user(keystone, run):
     nova_user(keystone, domain_id=keystone.id("domains", "Other"), email="other@x")
     assert run().state("user_present", "nova", email="n@x")["changes"]["name"]["old"] is None
@@ -541,7 +547,9 @@ def test_no_password_is_shown_anywhere(keystone, run, caplog, state):
     else:
         shown = run().state("user_present", "nova", password_pillar="passwords:nova")
         assert shown["result"] is (state != "refused")
-    for text in (caplog.text, json.dumps(shown), repr(shown)):
+        assert ("***" in shown["comment"]) is (state == "refused")
+        shown = shown["comment"] + str(shown["changes"])
+    for text in (caplog.text, str(shown)):
         for secret in (NOVA, ADMIN):
             assert secret not in text
             assert json.dumps(secret)[1:-1] not in text
@@ -964,6 +972,13 @@ def test_a_server_without_tls_is_not_trusted(keystone, run, auth):
     assert "cacert" in ret["comment"]
 
 
+def test_a_wrong_admin_password_is_tried_once_a_run(keystone, run, auth):
+    ret = site(run(), auth={**auth, "password_pillar": "passwords:nova"})
+    assert {r["result"] for r in ret} == {False}
+    assert len({r["comment"] for r in ret}) == 1
+    assert len(keystone.requests) == 1
+
+
 def test_a_corrected_password_is_used_without_a_new_process(run, monkeypatch):
     minion = run()
     scope = minion.modules["nova_identity.forget"].__globals__
@@ -972,8 +987,20 @@ def test_a_corrected_password_is_used_without_a_new_process(run, monkeypatch):
         minion.call("list_roles")
     assert caught.value.info == 401
     assert "Additional info" not in str(caught.value)
+    monkeypatch.setitem(scope, "READ_AGE", -1)
     monkeypatch.setitem(scope, "__pillar__", {"passwords": {"admin": ADMIN}})
     assert minion.call("list_roles")
+
+
+@pytest.mark.parametrize(("function", "name", "kwargs", "_"), GONE)
+def test_without_the_library_nothing_is_said_to_be_absent(
+    run, monkeypatch, function, name, kwargs, _
+):
+    monkeypatch.setitem(sys.modules, "keystoneauth1", None)
+    monkeypatch.setitem(sys.modules, "keystoneauth1.identity", None)
+    ret = run().state(function, name, **kwargs)
+    assert ret["result"] is False
+    assert "salt-pip install keystoneauth1" in ret["comment"]
 
 
 @pytest.mark.parametrize(("function", "name", "kwargs"), CREATED)

@@ -197,6 +197,13 @@ def test_a_run_killed_before_its_policy_stood_leaves_the_foreign_one(real):
     assert not real.kept.exists()
 
 
+def test_a_kept_policy_comes_back_when_ours_was_removed_by_hand(real):
+    write(real.kept, FOREIGN)
+    real.installed(["python3-nova"])
+    assert real.policy.read_text() == FOREIGN
+    assert not real.kept.exists()
+
+
 def test_a_policy_that_a_package_brings_meanwhile_stays(real):
     write(real.policy, FOREIGN)
 
