@@ -1263,7 +1263,7 @@ def _from_cloud(cloud: str) -> _Client:
             "or give `auth`."
         ) from exc
     return _Client(
-        _session(plugin, verify, cert), url, f"the cloud {cloud} of clouds.yaml", {}, set()
+        _session(plugin, verify, cert), url, f"the cloud {cloud} of clouds.yaml", {}, set(), []
     )
 
 
