@@ -61,3 +61,11 @@ nova-controller-placement-running:
       - file: nova-controller-placement-placement-uwsgi
       - file: nova-controller-placement-placement-address
 {%- endif %}
+
+# Nova's daemons give up at their start where Placement does not answer at the VIP yet.
+nova-controller-placement-answers:
+  nova_unit.http_answers:
+    - name: {{ nova.urls.placement }}/
+    - timeout: {{ nova.timeouts.api }}
+    - require:
+      - nova_unit: nova-controller-placement-running

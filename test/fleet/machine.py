@@ -49,9 +49,9 @@ def check() -> None:
                              f"{free:.1f} are free.")
 
 
-def prepare() -> None:
-    """Install the programs that the lab works with, if they are missing."""
-    missing = sorted({package for file, package in NEEDED.items() if not Path(file).exists()})
+def prepare(needed: dict[str, str] = NEEDED) -> None:
+    """Install what is missing of the programs that the lab works with, by file and package."""
+    missing = sorted({package for file, package in needed.items() if not Path(file).exists()})
     if missing:
         with shell.step(f"install {' '.join(missing)}"):
             environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

@@ -158,6 +158,8 @@ def test_an_error_of_the_server_shows_no_secret(modules, monkeypatch, number, te
     pymysql = pytest.importorskip("pymysql")
     conn = create_autospec(pymysql.connections.Connection, instance=True)
     conn.host, conn.port, conn.user = "db", 3306, b"root"
+    conn.Error = pymysql.err.Error
+    conn.escape = lambda text: f"'{pymysql.converters.escape_string(text)}'"
     cursor = conn.cursor.return_value.__enter__.return_value
     cursor.execute.side_effect = pymysql.err.OperationalError(number, text)
     scope = modules["nova_database.query"].__globals__
