@@ -3,7 +3,8 @@ Packages whose daemons do not start, unconfigured, while they are installed.
 
 On Debian systems a package starts its daemons at once. Nova's then wait for a database that they
 were never told of, which costs minutes. While this state installs, a ``policy-rc.d`` keeps them
-down; units that the packages enable stay enabled.
+down; units that the packages enable stay enabled. Other daemons are left to their packages: dbus,
+for one, has to reload when libvirt's polkit comes.
 """
 
 import contextlib
@@ -20,7 +21,9 @@ log = logging.getLogger(__name__)
 POLICY = "/usr/sbin/policy-rc.d"
 #: Where a policy that somebody else made waits, for as long as ours stands.
 KEPT = POLICY + ".kept-by-nova-formula"
-MARKER = "# Written by the nova formula: no daemon starts during an install."
+MARKER = "# Written by the nova formula: what it holds does not start during an install."
+#: Units that do not start, as shell patterns.
+HELD = ("nova-*", "placement-*")
 #: policy-rc.d's exit code for "action forbidden".
 EXIT_FORBIDDEN = 101
 
@@ -33,7 +36,9 @@ def mod_init(low: dict) -> bool:
     return __states__["pkg.mod_init"](low)
 
 
-def installed(name: str, pkgs: list | None = None, hold_daemons: bool = True, **pkg_kwargs) -> dict:
+def installed(
+    name: str, pkgs: list | None = None, hold_daemons: list[str] | None = None, **pkg_kwargs
+) -> dict:
     """
     Packages are installed, and their daemons were not started by the install.
 
@@ -41,8 +46,9 @@ def installed(name: str, pkgs: list | None = None, hold_daemons: bool = True, **
         The package, unless ``pkgs`` is given.
     pkgs : list
         Package names, or ``{name: version}``.
-    hold_daemons : bool
-        False leaves it to the packages what starts.
+    hold_daemons : list
+        Units that do not start, as shell patterns; by default Nova's and Placement's. An empty
+        list leaves it to the packages what starts.
     pkg_kwargs
         Whatever else pkg.installed takes: ``fromrepo``, ``version``, ``refresh``, ``hold`` …
 
@@ -61,8 +67,11 @@ def installed(name: str, pkgs: list | None = None, hold_daemons: bool = True, **
             ret = __states__["pkg.installed"](**wanted)
         else:
             _release()
-            hold = hold_daemons and _may_be_due(name, pkgs, pkg_kwargs)
-            with _daemons_held() if hold else contextlib.nullcontext():
+            held = list(HELD if hold_daemons is None else hold_daemons)
+            if not all(re.fullmatch(r"[\w@.*?-]+", pattern) for pattern in held):
+                raise SaltInvocationError("hold_daemons takes unit names and the signs * and ?")
+            hold = held and _may_be_due(name, pkgs, pkg_kwargs)
+            with _daemons_held(held) if hold else contextlib.nullcontext():
                 ret = __states__["pkg.installed"](**wanted)
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret["comment"] = str(exc)
@@ -90,7 +99,7 @@ def _may_be_due(name: str, pkgs: list | None, pkg_kwargs: dict) -> bool:
 
 
 @contextlib.contextmanager
-def _daemons_held():
+def _daemons_held(held: list[str]):
     handle, temp = None, None
     try:
         if os.path.lexists(POLICY):
@@ -99,7 +108,11 @@ def _daemons_held():
             os.link(POLICY, KEPT, follow_symlinks=False)
         handle, temp = tempfile.mkstemp(prefix=".policy-rc.d.", dir=os.path.dirname(POLICY))
         with os.fdopen(handle, "w") as file:
-            file.write(f"#!/bin/sh\n{MARKER}\nexit {EXIT_FORBIDDEN}\n")
+            file.write(
+                f"#!/bin/sh\n{MARKER}\n"
+                f'case "$1" in {"|".join(held)}) exit {EXIT_FORBIDDEN};; esac\n'
+                f'[ ! -x {KEPT} ] || exec {KEPT} "$@"\n'
+            )
         os.chmod(temp, 0o755)
         os.replace(temp, POLICY)
     except OSError as exc:

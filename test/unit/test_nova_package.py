@@ -56,11 +56,11 @@ class Host:
         loader._dict[name] = mock
         return mock
 
-    def verdict(self):
+    def verdict(self, unit="nova-api.service"):
         """What the policy says to a daemon that would start; None without a policy."""
         if not os.path.lexists(self.policy):
             return None
-        command = [str(self.policy), "nova-api.service", "start"]
+        command = [str(self.policy), unit, "start"]
         return subprocess.run(command, check=False).returncode
 
     def installed(self, pkgs=("nova-api",), **kwargs):
@@ -126,12 +126,29 @@ def test_nothing_happens_when_all_is_installed(host):
         ({"pkgs": [{"python3-nova": ">=2:27"}]}, True),
         ({"pkgs": ["python3-nova"], "reinstall": True}, True),
         ({"pkgs": ["python3-nova", "nova-api"]}, True),
-        ({"pkgs": ["nova-api"], "hold_daemons": False}, False),
+        ({"pkgs": ["nova-api"], "hold_daemons": []}, False),
     ],
 )
 def test_daemons_are_held_exactly_when_an_install_may_be_due(real, arguments, held):
     real.installed(**arguments)
     assert real.seen == [101 if held else None]
+
+
+@pytest.mark.parametrize("unit", ["dbus", "dbus.service", "libvirtd.service"])
+def test_daemons_that_are_not_nova_s_are_left_to_their_packages(real, unit):
+    verdicts = []
+    real.install.side_effect = lambda **_: verdicts.append(real.verdict(unit)) or dict(INSTALLED)
+    real.installed()
+    write(real.policy, FOREIGN.replace("101", "104") if "101" in FOREIGN else FOREIGN)
+    foreign = real.verdict(unit)
+    real.installed()
+    assert verdicts == [0, foreign]
+
+
+def test_a_pattern_that_is_no_unit_name_is_refused(real):
+    ret = real.installed(hold_daemons=["x) rm -rf /;"])
+    assert ret["result"] is False
+    assert real.seen == []
 
 
 def test_a_single_package_is_named_by_the_state(real):

@@ -1,0 +1,38 @@
+"""Two controllers that start from nothing at the same moment make one of everything."""
+
+import json
+
+import pytest
+from conftest import apply, lab, on, sql
+
+#: In CI two rounds are a sample; test/run full makes ten.
+ROUNDS = [pytest.param(n, marks=[pytest.mark.long] if n > 2 else []) for n in range(1, 11)]
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    """Hosts with the packages, and nothing in the databases or Keystone yet."""
+    lab("up")
+    lab("restore", "bare")
+    done = lab("exec", "infra", "--", "salt", "--out=json", "-t", "1500", "*",
+               "state.apply", "nova.packages", check=False)
+    assert '"result": false' not in done.stdout, done.stdout[-3000:]
+    lab("snapshot", "packages")
+
+
+@pytest.mark.parametrize("number", ROUNDS)
+def test_one_of_everything(prepared, number):
+    lab("restore", "packages")
+    assert "nova_api" not in sql("SHOW DATABASES").split()
+    run = apply()
+    assert run.failed() == []
+    cells = sql("SELECT name, COUNT(*) FROM nova_api.cell_mappings GROUP BY name ORDER BY name")
+    assert cells.split() == ["cell0", "1", "cell1", "1"]
+    assert sql("SELECT host FROM nova_api.host_mappings ORDER BY host").split() == ["cmp1", "cmp2"]
+    endpoints = json.loads(on("infra", "openstack", "endpoint", "list", "-f", "json"))
+    ours = sorted((e["Service Type"], e["Interface"]) for e in endpoints
+                  if e["Service Type"] in ("compute", "placement"))
+    assert ours == [(s, i) for s in ("compute", "placement")
+                    for i in ("admin", "internal", "public")]
+    again = apply()
+    assert (again.failed(), again.changed()) == ([], [])
