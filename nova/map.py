@@ -211,8 +211,10 @@ def _derive(nova, pillar):
     nova["workers"] = nova.get("workers") or min(__grains__.get("num_cpus", 1), 8)
     if "compute" in nova["roles"]:
         nova["virt_type"] = nova.get("virt_type") or _host()["virt_type"]
-    base = {name: f"{nova['scheme']}://{_bracketed(nova['vip'])}:{port}"
-            for name, port in nova["ports"].items()}
+    base = {
+        name: f"{nova['scheme']}://{_bracketed(nova['vip'])}:{port}"
+        for name, port in nova["ports"].items()
+    }
     nova["urls"] = base
     nova["endpoints"] = [
         {

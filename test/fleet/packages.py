@@ -47,6 +47,18 @@ def repository(os_name: str, system_tree: Path) -> Path:
     return cache.piece(f"repository-{os_name}", build, system_tree, KINDS, _private_apt, _sources)
 
 
+def upgrade(os_name: str, tree: Path) -> None:
+    """Bring the packages of a tree up to date: hosts have no source but the repository."""
+    inside = tree / "var/cache/apt"
+    apt = _private_apt(os_name, inside / "private", tree / "var/lib/dpkg/status")
+    shell.run(*apt, "update")
+    shell.run(*apt, f"--option=DPkg::Chroot-Directory={tree}",
+              "--option=DPkg::Options::=--force-unsafe-io", "dist-upgrade",
+              env=shell.CLEAN_ENVIRONMENT)
+    shell.remove_tree(inside)
+    inside.mkdir()
+
+
 def unpack(os_name: str, packages: Sequence[str], work: Path) -> Path:
     """Return a directory with the unpacked files of packages and what they depend on."""
     (work / "files").mkdir(parents=True)
@@ -73,6 +85,7 @@ def _private_apt(os_name: str, scratch: Path, status: Path) -> list[str]:
         "Dir::State": scratch,
         "Dir::State::status": scratch / "status",
         "Dir::Cache": scratch,
+        "Dir::Log": scratch,
         "APT::Sandbox::User": "root",  # nobody else may enter the cache
         "APT::Update::Post-Invoke-Success": "",
     }

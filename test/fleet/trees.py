@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import cache, shell
+from . import cache, packages, shell
 
 SYSTEM_PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "iproute2", "iputils-ping", "ca-certificates", "python3",
@@ -44,16 +44,16 @@ def mount_overlay(root: Path, layers: Sequence[Path], upper: Path, work: Path) -
 
 
 def system(os_name: str) -> Path:
-    """Return the tree of a minimal Debian that boots."""
+    """Return the tree of a minimal Debian that boots, with its security updates."""
 
     def build(tree: Path) -> None:
         shell.run("debootstrap", "--variant=minbase", f"--include={','.join(SYSTEM_PACKAGES)}",
                   os_name, tree, env=shell.CLEAN_ENVIRONMENT)
-        shell.chroot(tree, "apt-get", "clean")
+        packages.upgrade(os_name, tree)
         for name in ("etc/hostname", "etc/machine-id", "etc/apt/sources.list"):
             (tree / name).unlink(missing_ok=True)
 
-    return cache.piece(f"system-{os_name}", build, os_name, SYSTEM_PACKAGES)
+    return cache.piece(f"system-{os_name}", build, os_name, SYSTEM_PACKAGES, packages.upgrade)
 
 
 def wheels(os_name: str, salt: str) -> Path:

@@ -77,8 +77,19 @@ def apply(*args, target="*", minions=MINIONS, **pillar):
     """Apply the formula from the master; every minion must answer."""
     extra = [f"pillar={json.dumps(pillar)}"] if pillar else []
     done = lab(
-        "exec", "infra", "--", "salt", "--out=json", "-t", "1500", target, "state.apply", "nova",
-        *args, *extra, check=False,
+        "exec",
+        "infra",
+        "--",
+        "salt",
+        "--out=json",
+        "-t",
+        "1500",
+        target,
+        "state.apply",
+        "nova",
+        *args,
+        *extra,
+        check=False,
     )
     run = Run(done.stdout)
     if target == "*":

@@ -1,4 +1,4 @@
-"""From bare hosts: nothing is touched before it should be, then everything, with no secret shown."""
+"""From bare hosts: nothing is touched too early, then everything, and no secret is shown."""
 
 import json
 import os
@@ -11,9 +11,11 @@ import pytest
 from conftest import CONTROLLERS, MINIONS, ROOT, apply, lab, on, sh, sql
 
 # Where a run may write though it changes nothing: Salt's own caches and logs, the journal.
-OWN = "-path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /srv " \
-      "-o -path /var/cache/salt -o -path /var/log -o -path /var/lib/systemd -o -path /etc/salt " \
-      "-o -path /opt/saltstack -o -path /var/lib/apt"
+OWN = (
+    "-path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /srv "
+    "-o -path /var/cache/salt -o -path /var/log -o -path /var/lib/systemd -o -path /etc/salt "
+    "-o -path /opt/saltstack -o -path /var/lib/apt"
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +34,18 @@ def fingerprint():
     """Everything that a run could change: files and packages of hosts, databases, Keystone."""
     found = {}
     for host in MINIONS:
-        found[host] = sh(host, f"find / \\( {OWN} \\) -prune -o -type f -printf '%p %T@ %s %m\\n' "
-                               "| sort; dpkg-query -W; systemctl list-units --no-legend "
-                               "--type=service --state=running | awk '{print $1}' "
-                               "| grep -v -e user@ -e systemd-")
-    found["database"] = sh("infra", "mysqldump --all-databases --skip-dump-date --single-transaction"
-                                    " | grep -v 'gtid_slave_pos' | md5sum")
+        found[host] = sh(
+            host,
+            f"find / \\( {OWN} \\) -prune -o -type f -printf '%p %T@ %s %m\\n' "
+            "| sort; dpkg-query -W; systemctl list-units --no-legend "
+            "--type=service --state=running | awk '{print $1}' "
+            "| grep -v -e user@ -e systemd-",
+        )
+    found["database"] = sh(
+        "infra",
+        "mysqldump --all-databases --skip-dump-date --single-transaction"
+        " | grep -v 'gtid_slave_pos' | md5sum",
+    )
     found["keystone"] = on("infra", "openstack", "endpoint", "list", "-f", "value")
     return found
 
@@ -114,10 +122,14 @@ def test_there_is_one_of_everything(bare):
     assert cells == ["cell0", "cell1"]
     assert sql("SELECT host FROM nova_api.host_mappings ORDER BY host").split() == ["cmp1", "cmp2"]
     endpoints = json.loads(on("infra", "openstack", "endpoint", "list", "-f", "json"))
-    ours = sorted((e["Service Type"], e["Interface"]) for e in endpoints
-                  if e["Service Type"] in ("compute", "placement"))
-    assert ours == [(s, i) for s in ("compute", "placement")
-                    for i in ("admin", "internal", "public")]
+    ours = sorted(
+        (e["Service Type"], e["Interface"])
+        for e in endpoints
+        if e["Service Type"] in ("compute", "placement")
+    )
+    assert ours == [
+        (s, i) for s in ("compute", "placement") for i in ("admin", "internal", "public")
+    ]
 
 
 def test_no_secret_is_in_the_job_cache_a_log_or_a_readable_file(bare):
@@ -146,8 +158,11 @@ def test_a_compute_node_holds_no_controller_secret(bare):
 
 @pytest.mark.parametrize("host", CONTROLLERS)
 def test_owners_modes_and_listening_addresses_are_the_security_guide_s(bare, host):
-    stat = sh(host, "stat -c '%n %U:%G %a' /etc/nova /etc/nova/nova.conf "
-                    "/etc/nova/nova-api-uwsgi.ini /etc/placement/placement.conf")
+    stat = sh(
+        host,
+        "stat -c '%n %U:%G %a' /etc/nova /etc/nova/nova.conf "
+        "/etc/nova/nova-api-uwsgi.ini /etc/placement/placement.conf",
+    )
     assert stat.splitlines() == [
         "/etc/nova root:nova 750",
         "/etc/nova/nova.conf root:nova 640",
@@ -162,8 +177,12 @@ def test_owners_modes_and_listening_addresses_are_the_security_guide_s(bare, hos
 
 def test_the_fleet_is_the_working_tree(bare):
     """The hosts ran what stands here, not something that a cache remembered."""
-    here = subprocess.run(["sha256sum", "_modules/nova_manage.py"], cwd=ROOT, text=True,
-                          capture_output=True, check=True).stdout.split()[0]
+    here = subprocess.run(
+        ["sha256sum", "_modules/nova_manage.py"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    ).stdout.split()[0]
     there = on("ctl1", "sha256sum", "/var/cache/salt/minion/extmods/modules/nova_manage.py")
     assert there.split()[0] == here
-

@@ -1,4 +1,4 @@
-"""A converged fleet: a second run changes nothing, test mode predicts nothing, drift is repaired."""
+"""A converged fleet: a second run changes nothing, test mode predicts it, drift is repaired."""
 
 import json
 
@@ -52,10 +52,12 @@ def spoil_role():
 
 def spoil_cell():
     before = sql("SELECT database_connection FROM nova_api.cell_mappings WHERE name = 'cell1'")
-    sql("UPDATE nova_api.cell_mappings SET database_connection = 'mysql+pymysql://a:b@c/d' "
-        "WHERE name = 'cell1'")
-    return lambda: before == sql(
-        "SELECT database_connection FROM nova_api.cell_mappings WHERE name = 'cell1'"
+    sql(
+        "UPDATE nova_api.cell_mappings SET database_connection = 'mysql+pymysql://a:b@c/d' "
+        "WHERE name = 'cell1'"
+    )
+    return lambda: (
+        before == sql("SELECT database_connection FROM nova_api.cell_mappings WHERE name = 'cell1'")
     )
 
 
@@ -71,16 +73,19 @@ def spoil_conductor():
 
 def spoil_haproxy():
     before = sh("lb1", "cat /etc/haproxy/haproxy.cfg")
-    sh("lb1", "sed -i '/openstack_nova_port_8774/,/backup/s/fall 2/fall 9/' /etc/haproxy/haproxy.cfg")
+    sh(
+        "lb1",
+        "sed -i '/openstack_nova_port_8774/,/backup/s/fall 2/fall 9/' /etc/haproxy/haproxy.cfg",
+    )
     assert before != sh("lb1", "cat /etc/haproxy/haproxy.cfg")
     return lambda: before == sh("lb1", "cat /etc/haproxy/haproxy.cfg")
 
 
 def spoil_host_mapping():
     sql("DELETE FROM nova_api.host_mappings WHERE host = 'cmp2'")
-    return lambda: sql("SELECT host FROM nova_api.host_mappings ORDER BY 1").split() == [
-        "cmp1", "cmp2"
-    ]
+    return lambda: (
+        sql("SELECT host FROM nova_api.host_mappings ORDER BY 1").split() == ["cmp1", "cmp2"]
+    )
 
 
 # What is spoiled → the states that may repair it, by a part of their id.

@@ -15,9 +15,9 @@ def colours(png):
     """The number of different bytes in a PNG's pixel data: a blank picture has very few."""
     data, position = b"", 8
     while position < len(png):
-        (length,) = struct.unpack(">I", png[position:position + 4])
-        if png[position + 4:position + 8] == b"IDAT":
-            data += png[position + 8:position + 8 + length]
+        (length,) = struct.unpack(">I", png[position : position + 4])
+        if png[position + 4 : position + 8] == b"IDAT":
+            data += png[position + 8 : position + 8 + length]
         position += 12 + length
     return len(set(zlib.decompress(data)))
 

@@ -14,8 +14,19 @@ def prepared():
     """Hosts with the packages, and nothing in the databases or Keystone yet."""
     lab("up")
     lab("restore", "bare")
-    done = lab("exec", "infra", "--", "salt", "--out=json", "-t", "1500", "*",
-               "state.apply", "nova.packages", check=False)
+    done = lab(
+        "exec",
+        "infra",
+        "--",
+        "salt",
+        "--out=json",
+        "-t",
+        "1500",
+        "*",
+        "state.apply",
+        "nova.packages",
+        check=False,
+    )
     assert '"result": false' not in done.stdout, done.stdout[-3000:]
     lab("snapshot", "packages")
 
@@ -30,9 +41,13 @@ def test_one_of_everything(prepared, number):
     assert cells.split() == ["cell0", "1", "cell1", "1"]
     assert sql("SELECT host FROM nova_api.host_mappings ORDER BY host").split() == ["cmp1", "cmp2"]
     endpoints = json.loads(on("infra", "openstack", "endpoint", "list", "-f", "json"))
-    ours = sorted((e["Service Type"], e["Interface"]) for e in endpoints
-                  if e["Service Type"] in ("compute", "placement"))
-    assert ours == [(s, i) for s in ("compute", "placement")
-                    for i in ("admin", "internal", "public")]
+    ours = sorted(
+        (e["Service Type"], e["Interface"])
+        for e in endpoints
+        if e["Service Type"] in ("compute", "placement")
+    )
+    assert ours == [
+        (s, i) for s in ("compute", "placement") for i in ("admin", "internal", "public")
+    ]
     again = apply()
     assert (again.failed(), again.changed()) == ([], [])

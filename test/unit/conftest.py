@@ -1,6 +1,7 @@
 """The formula's own modules, loaded by Salt's real loader."""
 
 import copy
+import logging
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ import salt.config
 import salt.loader
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# At exit Salt flushes what it deferred into a stream that pytest has closed, and would say so.
+logging.raiseExceptions = False
 
 
 @pytest.fixture(params=[False, True], ids=["real", "testmode"])

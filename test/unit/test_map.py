@@ -29,9 +29,9 @@ def run_map(pillar, minion_id="ctl1", **grains):
     module.__pillar__ = {"nova": pillar}
     module.__grains__ = {**GRAINS, "id": minion_id, **grains}
     module.__salt__ = {
-        "cp.cache_file": lambda url: str(path)
-        if (path := ROOT / url.removeprefix("salt://")).exists()
-        else "",
+        "cp.cache_file": lambda url: (
+            str(path) if (path := ROOT / url.removeprefix("salt://")).exists() else ""
+        ),
         "sdb.get": lambda uri: f"value of {uri}",
     }
     spec.loader.exec_module(module)
@@ -144,19 +144,46 @@ def test_an_sdb_secret_is_resolved_where_it_is_rendered():
 
 
 BAD = {
-    "a missing password": (dict(passwords__database_nova=...), "nova:passwords:database_nova is missing."),
+    "a missing password": (
+        dict(passwords__database_nova=...),
+        "nova:passwords:database_nova is missing.",
+    ),
     "an empty password": (dict(passwords__messaging=""), "nova:passwords:messaging must be"),
-    "a password of two lines": (dict(passwords__messaging="a\nb"), "nova:passwords:messaging must be"),
-    "an unknown role": (dict(roles=["controler"]), "nova:roles:0 must be controller, compute or haproxy."),
-    "an unknown release": (dict(release="zedd"), "nova:release zedd is not a release: one of stein"),
-    "a port that is text": (dict(ports={"api": "8774"}), "nova:ports:api must be a number from 1 to 65535."),
+    "a password of two lines": (
+        dict(passwords__messaging="a\nb"),
+        "nova:passwords:messaging must be",
+    ),
+    "an unknown role": (
+        dict(roles=["controler"]),
+        "nova:roles:0 must be controller, compute or haproxy.",
+    ),
+    "an unknown release": (
+        dict(release="zedd"),
+        "nova:release zedd is not a release: one of stein",
+    ),
+    "a port that is text": (
+        dict(ports={"api": "8774"}),
+        "nova:ports:api must be a number from 1 to 65535.",
+    ),
     "a port out of range": (dict(ports={"api": 87740}), "nova:ports:api must be"),
-    "two services on one port": (dict(ports={"api": 8778}), "nova:ports gives one port to two services."),
-    "an URL without scheme": (dict(keystone__auth_url="vip:5000/v3"), "nova:keystone:auth_url must be an URL"),
+    "two services on one port": (
+        dict(ports={"api": 8778}),
+        "nova:ports gives one port to two services.",
+    ),
+    "an URL without scheme": (
+        dict(keystone__auth_url="vip:5000/v3"),
+        "nova:keystone:auth_url must be an URL",
+    ),
     "no Keystone": (dict(keystone=...), "nova:keystone is missing."),
-    "no message host": (dict(messaging__hosts=[]), "nova:messaging:hosts must be a list of host names."),
+    "no message host": (
+        dict(messaging__hosts=[]),
+        "nova:messaging:hosts must be a list of host names.",
+    ),
     "a message host as text": (dict(messaging__hosts="mq1"), "nova:messaging:hosts must be a list"),
-    "a host with blanks": (dict(vip="openstack vip"), "nova:vip must be a host name or an IP address."),
+    "a host with blanks": (
+        dict(vip="openstack vip"),
+        "nova:vip must be a host name or an IP address.",
+    ),
     "a removed filter": (
         dict(config={"filter_scheduler": {"enabled_filters": ["RetryFilter"]}}),
         "nova:config:filter_scheduler:enabled_filters: RetryFilter is gone",
@@ -174,10 +201,16 @@ BAD = {
         dict(config={"DEFAULT]\n[x": {"a": 1}}),
         "nova:config has a name with characters that a configuration file does not allow.",
     ),
-    "controllers as a list": (dict(topology__controller=["ctl1"]), "nova:topology:controller must be"),
+    "controllers as a list": (
+        dict(topology__controller=["ctl1"]),
+        "nova:topology:controller must be",
+    ),
     "an unknown key": (dict(databse={}), "nova:databse is not a key of this formula"),
     "an unknown key below": (dict(database__hots="x"), "nova:database:hots is not a key"),
-    "an unknown password": (dict(passwords__keystone_novaa="x"), "nova:passwords:keystone_novaa is not"),
+    "an unknown password": (
+        dict(passwords__keystone_novaa="x"),
+        "nova:passwords:keystone_novaa is not",
+    ),
     "a bad network": (dict(management_network="10.20.0.0"), "nova:management_network must be"),
     "a bad scheme": (dict(scheme="ftp"), "nova:scheme must be http or https."),
     "a balancer with nothing behind": (

@@ -21,8 +21,15 @@ def test_a_diff_names_options_and_masks_secrets(loaders):
 
 @pytest.mark.parametrize(
     "name",
-    ["password", "connection", "transport_url", "metadata_proxy_shared_secret", "slave_connection",
-     "memcache_secret_key", "ssl_key_password"],
+    [
+        "password",
+        "connection",
+        "transport_url",
+        "metadata_proxy_shared_secret",
+        "slave_connection",
+        "memcache_secret_key",
+        "ssl_key_password",
+    ],
 )
 def test_options_that_hold_secrets_are_known_by_name(loaders, name):
     utils, _, _ = loaders
@@ -56,9 +63,7 @@ def template(opts, tmp_path):
 
 def managed(loaders, path, template, **kwargs):
     me = pwd.getpwuid(0).pw_name
-    return loaders[2]["nova_conf.managed"](
-        str(path), template, user=me, group=me, context=kwargs
-    )
+    return loaders[2]["nova_conf.managed"](str(path), template, user=me, group=me, context=kwargs)
 
 
 def test_a_file_is_written_and_its_secret_is_not_shown(opts, template, testmode, tmp_path):

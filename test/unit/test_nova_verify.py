@@ -79,8 +79,12 @@ def test_a_missing_hypervisor_fails_by_its_name(cloud, testmode):
     states, answers = cloud
     answers["compute", "/os-hypervisors/detail"] = {
         "hypervisors": [
-            {"hypervisor_hostname": "cmp1", "hypervisor_type": "QEMU", "state": "up",
-             "service": {"host": "cmp1"}}
+            {
+                "hypervisor_hostname": "cmp1",
+                "hypervisor_type": "QEMU",
+                "state": "up",
+                "service": {"host": "cmp1"},
+            }
         ]
     }
     verify = states["nova_verify.hypervisors_present"]
