@@ -12,6 +12,7 @@ CommandExecutionError with the code in ``exc.info``.
 import contextlib
 import ctypes
 import glob
+import hashlib
 import logging
 import os
 import pwd
@@ -146,6 +147,30 @@ def list_cells(connection: dict | None = None) -> list[dict[str, Any]]:
         salt ctl1 nova_manage.list_cells
     """
     return [_shown(cell) for cell in _cells(connection)]
+
+
+def cell_versions(connection: dict | None = None) -> dict[str, str]:
+    """
+    A digest of each cell's row and of when it was last written, by uuid.
+
+    Daemons keep what a row said when they started: another digest means another start is due.
+
+    connection : dict
+        Another way to the nova_api database than nova.conf: see nova_database.
+
+    CLI Example::
+
+        salt ctl1 nova_manage.cell_versions
+    """
+    rows = _query(
+        "SELECT uuid, name, transport_url, database_connection, disabled, "
+        "COALESCE(updated_at, created_at) AS written FROM cell_mappings ORDER BY id",
+        connection or _config("api"),
+    )
+    return {
+        row["uuid"]: hashlib.sha256(repr(sorted(row.items())).encode()).hexdigest()[:16]
+        for row in rows
+    }
 
 
 def find_cell(

@@ -6,10 +6,12 @@ What is due is done once in the site, by whichever controller comes first, under
 where nova.conf or its database user is not there yet.
 """
 
+import json
 import logging
 import time
 from typing import Any
 
+import salt.utils.files
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,7 @@ _CELL0_TRANSPORT = "none:///"
 _NOT_YET = (None, 1044, 1045, 1049, 1130, 1146)
 _NO_SUCH_DATABASE, _NO_SUCH_TABLE = 1049, 1146
 _DISCOVERY_COLLIDED = 2
+_CANNOT_CONNECT = 2003
 #: Seconds between two words about what a wait waits for.
 _REPORT = 30
 
@@ -123,6 +126,52 @@ def present(
         __salt__["nova_manage.create_cell"](name, **urls(), held=held)
 
     return _settle(name, find, urls, create, site_lock, preview)
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """
+    A file of this node tells which cells there are, so that daemons that started before the last
+    change of a cell can be told from the others: they are to be restarted.
+
+    name : str
+        Path of the file; it holds digests, no URL.
+
+    .. code-block:: yaml
+
+        /var/lib/nova/cells.json:
+          nova_cell.recorded
+    """
+    ret: dict[str, Any] = {"name": name, "result": True, "comment": "", "changes": {}}
+    try:
+        there = _look({}, None, "cell_versions")
+    except _FAILURES as exc:
+        return ret | {"result": False, "comment": str(exc)}
+    before = _recorded(name)
+    if before != there:
+        ret["changes"]["cells"] = {"old": before, "new": there}
+    elif __opts__["test"] and _cells_would_change():
+        ret["changes"]["cells"] = {"old": before, "new": "what this run makes of them"}
+    if not ret["changes"]:
+        return ret | {"comment": "The cells are those that were recorded."}
+    if __opts__["test"]:
+        return ret | {"result": None, "comment": "The cells would be recorded."}
+    with salt.utils.files.fopen(name, "w") as stream:
+        json.dump(there, stream)
+    return ret | {"comment": "The cells were recorded."}
+
+
+def _recorded(path: str) -> dict[str, str] | None:
+    try:
+        with salt.utils.files.fopen(path) as stream:
+            return json.load(stream)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _cells_would_change() -> bool:
+    return any(
+        tag.startswith("nova_cell_|-") and ret.get("changes") for tag, ret in __running__.items()
+    )
 
 
 def hosts_discovered(
@@ -277,7 +326,8 @@ def _hosts(preview: dict | None = None) -> tuple[dict[str, str], list[dict[str, 
     try:
         return mapped, __salt__["nova_manage.compute_services"]()
     except CommandExecutionError as exc:
-        if not __opts__["test"] or exc.info not in _NOT_YET:
+        # A cell whose URL an earlier state would repair cannot be asked yet.
+        if not __opts__["test"] or exc.info not in (*_NOT_YET, _CANNOT_CONNECT):
             raise
         return mapped, []
 

@@ -53,7 +53,7 @@ nova-controller-clean-packages:
 
 nova-controller-clean-config:
   file.absent:
-    - names: {{ ([nova.files.nova_conf, nova.files.placement_conf]
+    - names: {{ (nova.files.values() | list
                  + (['/etc/systemd/system/' ~ nova.units.api ~ '.service.d/nova-formula.conf',
                      '/etc/systemd/system/' ~ nova.units.metadata ~ '.service.d/nova-formula.conf',
                      '/etc/systemd/system/' ~ nova.units.placement ~ '.service.d/nova-formula.conf']

@@ -12,6 +12,8 @@ nova-controller-discovery-hosts:
     - expected: {{ nova.topology.expected_computes | default([]) | json }}
     - timeout: {{ nova.timeouts.discovery }}
     - site_lock: {{ nova.site_lock | json }}
+    - api_database: {{ nova.database.names.nova_api }}
+    - connection: {{ nova.database_admin | json }}
     - require:
       - sls: nova.controller.service
 {%- if 'compute' in nova.roles %}

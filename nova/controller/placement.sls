@@ -41,6 +41,7 @@ nova-controller-placement-schema:
   nova_schema.placement_db_synced:
     - name: {{ nova.database.names.placement }}
     - site_lock: {{ nova.site_lock | json }}
+    - connection: {{ nova.database_admin | json }}
     - require:
       - sls: nova.controller.database
       - sls: nova.controller.config

@@ -8,6 +8,7 @@ nova-controller-schema-api:
   nova_schema.api_db_synced:
     - name: {{ nova.database.names.nova_api }}
     - site_lock: {{ nova.site_lock | json }}
+    - connection: {{ nova.database_admin | json }}
     - require:
       - sls: nova.controller.database
       - sls: nova.controller.config
@@ -17,6 +18,8 @@ nova-controller-schema-cell0:
     - name: cell0
     - database: {{ nova.database.names.nova_cell0 }}
     - site_lock: {{ nova.site_lock | json }}
+    - api_database: {{ nova.database.names.nova_api }}
+    - connection: {{ nova.database_admin | json }}
     - require:
       - nova_schema: nova-controller-schema-api
 
@@ -24,12 +27,22 @@ nova-controller-schema-cell1:
   nova_cell.present:
     - name: {{ nova.cell }}
     - site_lock: {{ nova.site_lock | json }}
+    - api_database: {{ nova.database.names.nova_api }}
+    - connection: {{ nova.database_admin | json }}
     - require:
       - nova_cell: nova-controller-schema-cell0
 
 nova-controller-schema-main:
   nova_schema.db_synced:
     - name: {{ nova.database.names.nova }}
+    - cell0: {{ nova.database.names.nova_cell0 }}
     - site_lock: {{ nova.site_lock | json }}
+    - connection: {{ nova.database_admin | json }}
     - require:
       - nova_cell: nova-controller-schema-cell1
+
+nova-controller-schema-cells-recorded:
+  nova_cell.recorded:
+    - name: {{ nova.files.cells }}
+    - require:
+      - nova_schema: nova-controller-schema-main

@@ -24,7 +24,8 @@ nova-controller-service-{{ daemon }}:
   nova_unit.running:
     - name: {{ nova.units[daemon] }}
     - units: {{ nova.unit_list | json }}
-    - reads: {{ ([nova.files.nova_conf] + nova.reads[daemon] | default([]) + nova.reads.nova) | json }}
+    - reads: {{ ([nova.files.nova_conf, nova.files.cells] + nova.reads[daemon] | default([])
+                 + nova.reads.nova) | json }}
 {%- if daemon in listens %}
     - listens: [[{{ nova.my_ip | json }}, {{ listens[daemon] }}]]
 {%- endif %}

@@ -66,6 +66,6 @@ nova-controller-verify-cells:
 nova-controller-verify-upgrade-check:
   nova_verify.upgrade_checked:
     - name: {{ nova.site | json }}
-    - stamp: /var/lib/nova/upgrade-check.json
+    - stamp: {{ nova.files.upgrade_check }}
     - require:
       - nova_verify: nova-controller-verify-placement

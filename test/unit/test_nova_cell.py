@@ -370,3 +370,53 @@ def test_a_bare_host_predicts_the_expected_hosts(site):
         assert (ret["result"], ret["changes"]) == (None, mapped("cmp1", "cmp2"))
     else:
         assert (ret["result"], ret["comment"]) == (False, "Access denied.")
+
+
+@pytest.fixture
+def versions(opts, testmode):
+    """nova_cell.recorded, and what nova_manage.cell_versions answers."""
+    opts["test"] = testmode
+    _, modules, states = load(opts)
+    mock = stub(modules, "nova_manage.cell_versions", return_value={UUID: "aa"})
+    states.inject_globals["__running__"] = running = {}
+    return states["nova_cell.recorded"], mock, running
+
+
+def test_a_written_cell_is_recorded_so_that_daemons_restart(versions, tmp_path, testmode):
+    recorded, mock, _ = versions
+    path = tmp_path / "cells.json"
+    ret = recorded(str(path))
+    assert ret["result"] is (None if testmode else True)
+    assert ret["changes"] == {"cells": {"old": None, "new": {UUID: "aa"}}}
+    assert path.exists() is not testmode
+    path.write_text('{"%s": "aa"}' % UUID)
+    assert recorded(str(path))["changes"] == {}
+    mock.return_value = {UUID: "bb"}
+    assert recorded(str(path))["changes"] == {
+        "cells": {"old": {UUID: "aa"}, "new": {UUID: "bb"}}
+    }
+
+
+def test_a_cell_that_the_run_would_change_is_predicted_to_be_recorded(versions, tmp_path, testmode):
+    recorded, _, running = versions
+    path = tmp_path / "cells.json"
+    path.write_text('{"%s": "aa"}' % UUID)
+    running["nova_cell_|-x_|-cell1_|-present"] = {"changes": {"cell1 transport_url": {}}}
+    assert bool(recorded(str(path))["changes"]) is testmode
+
+
+def test_a_half_written_record_is_written_again(versions, tmp_path, testmode):
+    recorded, _, _ = versions
+    path = tmp_path / "cells.json"
+    path.write_text('{"')
+    assert recorded(str(path))["changes"]["cells"]["old"] is None
+
+
+def test_discovery_is_predicted_where_a_cell_s_url_is_to_be_repaired(opts):
+    opts["test"] = True
+    _, modules, states = load(opts)
+    stub(modules, "nova_manage.list_hosts", return_value=[{"host": "cmp1", "cell_uuid": UUID}])
+    stub(modules, "nova_manage.compute_services", side_effect=failure(2003))
+    discovered = states["nova_cell.hosts_discovered"]
+    assert discovered("x", expected=["cmp1"])["result"] is True
+    assert discovered("x", expected=["cmp1", "cmp2"])["result"] is None
