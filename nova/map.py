@@ -34,7 +34,7 @@ PASSWORDS = {
 
 def run():
     """The map of this minion, as a dict; ``faults`` lists what is wrong with the pillar."""
-    pillar = __pillar__.get("nova") or {}
+    pillar = _without_nulls(__pillar__.get("nova") or {})
     faults = _faults_of_shape(pillar)
     if faults:
         return {"roles": [], "faults": faults}
@@ -47,6 +47,18 @@ def run():
     else:
         nova["faults"] = []
     return nova
+
+
+def _without_nulls(pillar):
+    """A key that a later pillar file sets to null is as if it were not there."""
+    if not isinstance(pillar, dict):
+        return pillar
+    return {
+        # There null has a meaning of its own: an option or a service that is not wanted.
+        key: value if key in ("config", "placement_config", "identity") else _without_nulls(value)
+        for key, value in pillar.items()
+        if value is not None
+    }
 
 
 def _load(name):

@@ -1,6 +1,7 @@
 """Cells and hosts: looked at first, settled once under the lock, repaired in place."""
 
 import contextlib
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -389,18 +390,16 @@ def test_a_written_cell_is_recorded_so_that_daemons_restart(versions, tmp_path, 
     assert ret["result"] is (None if testmode else True)
     assert ret["changes"] == {"cells": {"old": None, "new": {UUID: "aa"}}}
     assert path.exists() is not testmode
-    path.write_text('{"%s": "aa"}' % UUID)
+    path.write_text(json.dumps({UUID: "aa"}))
     assert recorded(str(path))["changes"] == {}
     mock.return_value = {UUID: "bb"}
-    assert recorded(str(path))["changes"] == {
-        "cells": {"old": {UUID: "aa"}, "new": {UUID: "bb"}}
-    }
+    assert recorded(str(path))["changes"] == {"cells": {"old": {UUID: "aa"}, "new": {UUID: "bb"}}}
 
 
 def test_a_cell_that_the_run_would_change_is_predicted_to_be_recorded(versions, tmp_path, testmode):
     recorded, _, running = versions
     path = tmp_path / "cells.json"
-    path.write_text('{"%s": "aa"}' % UUID)
+    path.write_text(json.dumps({UUID: "aa"}))
     running["nova_cell_|-x_|-cell1_|-present"] = {"changes": {"cell1 transport_url": {}}}
     assert bool(recorded(str(path))["changes"]) is testmode
 
