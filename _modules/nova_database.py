@@ -64,7 +64,7 @@ def query(
         with conn.cursor() as cursor:
             cursor.execute(statement, values)
             return list(cursor.fetchall())
-    # The connection's own class: Salt may have loaded the library anew after a package came.
+    # The connection's own class: see nova_db.connect.
     except (conn.Error, OSError) as exc:
         number, text = __utils__["nova_db.error"](exc)
         if secrets and number == PARSE_ERROR:

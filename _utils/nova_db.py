@@ -50,6 +50,7 @@ def connect(
     """
     try:
         import pymysql
+        from pymysql.cursors import DictCursor
     except ImportError as exc:
         raise CommandExecutionError(
             "PyMySQL is missing in Salt's own Python: install it with `salt-pip install PyMySQL`."
@@ -67,10 +68,12 @@ def connect(
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             write_timeout=read_timeout,
-            cursorclass=pymysql.cursors.DictCursor,
+            cursorclass=DictCursor,
             ssl={"ca": ssl_ca} if ssl_ca else None,
         )
-    except (pymysql.err.Error, OSError, RuntimeError) as exc:
+    # Not pymysql.err.Error: Salt's mysql module imports pymysql's modules a second time, as
+    # MySQLdb's, and that name then is the second class.
+    except (pymysql.Error, OSError, RuntimeError) as exc:
         number, text = error(exc)
         source = f" (credentials from {what})" if what else ""
         failure = CommandExecutionError(

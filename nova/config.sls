@@ -7,6 +7,17 @@ include:
   - nova.{{ role }}.package
 {%- endfor %}
 
+nova-config-directory:
+  file.directory:
+    - name: {{ nova.files.nova_conf | replace('/nova.conf', '') }}
+    - user: root
+    - group: {{ nova.users.nova }}
+    - mode: '0750'
+    - require:
+{%- for role in nova.roles if role != 'haproxy' %}
+      - sls: nova.{{ role }}.package
+{%- endfor %}
+
 nova-config-nova-conf:
   nova_conf.managed:
     - name: {{ nova.files.nova_conf }}
@@ -18,6 +29,4 @@ nova-config-nova-conf:
         program: nova
         pillar_key: config
     - require:
-{%- for role in nova.roles if role != 'haproxy' %}
-      - sls: nova.{{ role }}.package
-{%- endfor %}
+      - file: nova-config-directory
