@@ -56,7 +56,7 @@ def _digest(*made_from: object) -> str:
         elif isinstance(part, Path):
             files = sorted(part.rglob("*")) if part.is_dir() else [part]
             data = b"\0".join(
-                f"{file.relative_to(part)} {file.stat().st_mode}".encode() + b"\0" + file.read_bytes()
+                f"{file.relative_to(part)} {file.stat().st_mode}\0".encode() + file.read_bytes()
                 for file in files if file.is_file())
         elif callable(part):
             data = inspect.getsource(part).encode()

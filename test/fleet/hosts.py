@@ -173,7 +173,7 @@ def kill(places: Sequence[Place]) -> None:
         with contextlib.suppress(FileNotFoundError):
             (place.cgroup / "cgroup.kill").write_text("1")
     for place in places:
-        shell.wait_until(lambda: not running(place), f"host {place.name} to end", 20)
+        shell.wait_until(lambda place=place: not running(place), f"host {place.name} to end", 20)
         _remove_cgroup(place.cgroup)
         network.unplug(place.lab, place.name)
         shell.unmount_below(place.root)
@@ -187,7 +187,8 @@ def frozen(places: Sequence[Place]) -> Iterator[None]:
         for switch in switches:
             switch.write_text("1")
         for switch in switches:
-            shell.wait_until(lambda: "frozen 1" in (switch.parent / "cgroup.events").read_text(),
+            events = switch.parent / "cgroup.events"
+            shell.wait_until(lambda events=events: "frozen 1" in events.read_text(),
                              f"{switch.parent.name} to freeze", 10, 0.05)
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The suites of kitchen.yml, on the lab's hosts: `salt-call --local state.apply nova` on one node."""
+"""The suites of kitchen.yml, each on one of the lab's hosts, without a master."""
 
 from __future__ import annotations
 

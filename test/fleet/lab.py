@@ -12,8 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import (cache, guest, hosts, infra, inventory, machine, network, packages, pillar, shell,
-               trees)
+from . import (
+    cache,
+    guest,
+    hosts,
+    infra,
+    inventory,
+    machine,
+    network,
+    packages,
+    pillar,
+    shell,
+    trees,
+)
 
 STATE = Path(os.environ.get("NOVA_LAB_STATE", "/var/lib/nova-formula-lab"))
 BARE = "bare"  # the snapshot that is always there: hosts as they were made
@@ -222,7 +233,7 @@ def restore(name: str, label: str) -> None:
         else:
             known = ", ".join((BARE, *lab.facts["snapshots"]))
             raise shell.LabError(f"Lab {name} has no snapshot '{label}'; it has: {known}.")
-        with shell.step(f"stop the hosts"):
+        with shell.step("stop the hosts"):
             hosts.kill(lab.places)
             for place in lab.places:
                 shutil.rmtree(place.directory)

@@ -1,4 +1,4 @@
-"""The hosts' only source of packages: what they may install, downloaded once, as a flat repository."""
+"""The only source of packages that hosts have: what they may install, downloaded once."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 # What a program inside a tree or a host gets: nothing of the caller's environment may leak in.
@@ -56,7 +56,8 @@ def step(text: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        print(f"  {text}: failed after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        took = time.monotonic() - began
+        print(f"  {text}: failed after {took:.0f} s", file=sys.stderr, flush=True)
         raise
     print(f"  {text}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""The trees that hosts are layered on: a minimal Debian, and over it Salt and the lab's own setup."""
+"""What hosts stand on: a minimal Debian, and over it Salt and the setup of the lab."""
 
 from __future__ import annotations
 

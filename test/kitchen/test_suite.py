@@ -1,4 +1,4 @@
-"""What a suite of kitchen.yml leaves on its node: units that run, ports that listen, files owned."""
+"""What a suite of kitchen.yml leaves on its node: units, ports, files."""
 
 import os
 import subprocess
