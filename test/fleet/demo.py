@@ -82,15 +82,15 @@ def guest(site: lab.Lab) -> dict:
 
 def table(applied: dict[str, dict[str, int]], found: dict) -> str:
     """Return what runs where, for a person."""
-    row = "{:<6} {:<12} {:<13} {}".format
+    row = "{:<6} {:<12} {:<16} {}".format
     lines = ["", row("HOST", "ROLE", "STATES", "RUNS")]
     for minion, count in applied.items():
-        runs = ", ".join(service for service in found["services"].get(minion, ()))
-        states = f"{count['states']} ({count['changed']} new)"
+        runs = ", ".join(found["services"].get(minion, ()))
+        states = f"{count['states']}, {count['changed']} changed"
         lines.append(row(minion, inventory.HOSTS[minion].role, states,
-                         runs or ("the VIP" if minion == "lb1" else "")))
+                         runs or ("the VIP" if inventory.HOSTS[minion].also else "")))
     lines.append("")
-    row = "{:<10} {:<8} {:<6} {}".format
+    row = "{:<18} {:<6} {:<6} {}".format
     lines.append(row("HYPERVISOR", "TYPE", "STATE", "GUESTS"))
     for hypervisor in found["hypervisors"]:
         on_it = found["guest"]["name"] if hypervisor["name"] == found["guest"]["host"] else ""

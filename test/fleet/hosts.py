@@ -131,8 +131,15 @@ def join(place: Place) -> None:
 
 
 def call(place: Place, *command: str, log: Path | None = None) -> str:
-    """Run a command in a host and return what it printed."""
-    return shell.run(*command_in(place, command), log=log)
+    """Run a command in a host and return what it printed.
+
+    log: a file that is given all of it if the command fails.
+    """
+    try:
+        return shell.run(*command_in(place, command), log=log)
+    except shell.CommandFailed as error:
+        what = f"On {place.name}, '{' '.join(command)[:60]}' failed"
+        raise shell.LabError(f"{what}: {error.words}") from None
 
 
 def succeeds(place: Place, *command: str) -> bool:

@@ -141,11 +141,14 @@ def start(lab: Lab, names: Sequence[str]) -> None:
                 hosts.boot(place, _binds(lab, place.name))
             for place in new:
                 hosts.wait_booted(place)
-    healthy(lab)
+    healthy(lab, {place.name for place in new})
 
 
-def healthy(lab: Lab) -> None:
-    """Wait until the minions answer, and until what the formula finds in place serves."""
+def healthy(lab: Lab, new: set[str]) -> None:
+    """Wait until the minions answer, and until what the formula finds in place serves.
+
+    new: the hosts that were just booted.
+    """
     running = {place.name for place in lab.places if hosts.leader(place)}
     if "infra" not in running:
         return
@@ -158,8 +161,9 @@ def healthy(lab: Lab) -> None:
     with shell.step("wait for the services of infra"):
         hosts.call(place, "lab-ready", "infra")
         if "lb1" in running:
-            # HAProxy saw them down while they started, and takes 15 s to believe otherwise.
-            hosts.call(lab.place("lb1"), "systemctl", "reload-or-restart", "haproxy")
+            if new & {"infra", "lb1"}:
+                # HAProxy saw them down while they started, and takes 15 s to believe otherwise.
+                hosts.call(lab.place("lb1"), "systemctl", "reload-or-restart", "haproxy")
             hosts.call(place, "lab-ready", inventory.VIP)
 
 

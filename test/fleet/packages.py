@@ -54,7 +54,7 @@ def upgrade(os_name: str, tree: Path) -> None:
     shell.run(*apt, "update")
     shell.run(*apt, f"--option=DPkg::Chroot-Directory={tree}",
               "--option=DPkg::Options::=--force-unsafe-io", "dist-upgrade",
-              env=shell.CLEAN_ENVIRONMENT)
+              env=shell.ONLINE_ENVIRONMENT)
     shell.remove_tree(inside)
     inside.mkdir()
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 # What a program inside a tree or a host gets: nothing of the caller's environment may leak in.
@@ -19,28 +19,41 @@ CLEAN_ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 
+# The same, for what downloads.
+ONLINE_ENVIRONMENT = CLEAN_ENVIRONMENT | {
+    name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+
 
 class LabError(Exception):
     """Something a person has to know, in one sentence."""
 
 
+class CommandFailed(LabError):
+    """A command that failed, with its last words."""
+
+    def __init__(self, command: Sequence[str], code: int, words: str) -> None:
+        begin = " ".join([Path(command[0]).name, *command[1:4]])
+        super().__init__(f"'{begin} …' failed with exit code {code}:\n{words}")
+        self.words = words
+
+
 def run(*command: str | os.PathLike[str], env: dict[str, str] | None = None,
         cwd: Path | None = None, stdin: str | None = None, log: Path | None = None) -> str:
-    """Run a command and return what it printed; LabError, with its last words, if it fails.
+    """Run a command and return what it printed; CommandFailed, with its last words, if it fails.
 
     log: a file that is given all that was printed, when it fails.
     """
+    line = [os.fspath(part) for part in command]
     done = subprocess.run(
-        [os.fspath(part) for part in command], env=env, cwd=cwd, input=stdin, text=True,
+        line, env=env, cwd=cwd, input=stdin, text=True,
         stdin=subprocess.DEVNULL if stdin is None else None,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", check=False,
     )
     if done.returncode:
         if log:
             log.write_text(done.stdout)
-        words = "\n".join(done.stdout.strip().splitlines()[-25:])
-        raise LabError(f"'{Path(command[0]).name} {' '.join(map(str, command[1:4]))} …' "
-                       f"failed with exit code {done.returncode}:\n{words}")
+        raise CommandFailed(line, done.returncode,
+                            "\n".join(done.stdout.strip().splitlines()[-25:]))
     return done.stdout
 
 
@@ -75,7 +88,8 @@ def lock(path: Path, waits_for: str) -> Iterator[None]:
         yield
 
 
-def wait_until(condition, what: str, seconds: float, interval: float = 0.2) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float,
+               interval: float = 0.2) -> None:
     """Wait until condition() is true; LabError that names what was waited for."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -48,7 +48,7 @@ def system(os_name: str) -> Path:
 
     def build(tree: Path) -> None:
         shell.run("debootstrap", "--variant=minbase", f"--include={','.join(SYSTEM_PACKAGES)}",
-                  os_name, tree, env=shell.CLEAN_ENVIRONMENT)
+                  os_name, tree, env=shell.ONLINE_ENVIRONMENT)
         packages.upgrade(os_name, tree)
         for name in ("etc/hostname", "etc/machine-id", "etc/apt/sources.list"):
             (tree / name).unlink(missing_ok=True)
