@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import re
 
 import pytest
 import yaml
@@ -246,3 +247,16 @@ def test_every_fault_is_listed_at_once():
 def test_a_fault_never_shows_a_value():
     faults = run_map(changed(passwords={"keystone_nova": ["s3cret"], "messaging": {"a": "s3cret"}}))
     assert faults["faults"] and "s3cret" not in str(faults["faults"])
+
+
+def test_what_the_example_offers_in_comments_is_right_too():
+    text, offered = "", 0
+    for line in (ROOT / "pillar.example").read_text().splitlines():
+        found = re.match(r"^( +)# ( *[\w-]+: ?.*)$", line)
+        offered += bool(found)
+        text += (found[1] + found[2] if found else line) + "\n"
+    assert offered > 25
+    rendered = Environment().from_string(text).render(opts={"id": "ctl1"})
+    nova = run_map(yaml.safe_load(rendered)["nova"])
+    assert nova["faults"] == []
+    assert "heat" in {endpoint["service"] for endpoint in nova["endpoints"]}
