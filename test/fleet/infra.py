@@ -5,6 +5,7 @@ Each is made by booting the host once, in a lab of its own, and running its fixt
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,8 @@ def layer(os_name: str, name: str, below: Sequence[Path], binds: Mapping[Path, s
 
     def build(piece: Path) -> None:
         seed = pillar.new_seed()
-        lab = f"build-{name}"
+        # Of its own for each cache: two caches may be made at once.
+        lab = f"build-{name}-{hashlib.sha256(str(cache.ROOT).encode()).hexdigest()[:6]}"
         place = hosts.Place(lab, name, piece)
         network.up(lab)
         hosts.kill([place])
