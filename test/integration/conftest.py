@@ -1,7 +1,6 @@
 """The fleet as tests see it: commands on hosts, runs of the formula, what they changed."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -97,12 +96,16 @@ def apply(*args, target="*", minions=MINIONS, **pillar):
     return run
 
 
-@pytest.fixture(scope="session")
-def seed():
-    """The seed of whatever a run chooses at random; printed, so that the run can be repeated."""
-    value = int(os.environ.get("NOVA_TEST_SEED", os.getpid()))
-    print(f"NOVA_TEST_SEED={value}")
-    return value
+def one_of_everything():
+    """One cell0, one cell1 with both hosts, one set of endpoints: what two controllers leave."""
+    cells = sql("SELECT name, COUNT(*) FROM nova_api.cell_mappings GROUP BY name ORDER BY name")
+    assert cells.split() == ["cell0", "1", "cell1", "1"]
+    assert sql("SELECT host FROM nova_api.host_mappings ORDER BY host").split() == ["cmp1", "cmp2"]
+    endpoints = json.loads(on("infra", "openstack", "endpoint", "list", "-f", "json"))
+    ours = [(e["Service Type"], e["Interface"]) for e in endpoints]
+    for service in ("compute", "placement"):
+        interfaces = sorted(interface for kind, interface in ours if kind == service)
+        assert interfaces == ["admin", "internal", "public"]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CONTROLLERS, MINIONS, ROOT, apply, lab, on, sh, sql
+from conftest import CONTROLLERS, MINIONS, ROOT, apply, lab, on, one_of_everything, sh
 
 # Where a run may write though it changes nothing: Salt's caches and logs, the journal, and apt's
 # lists, which Salt's own pkg.installed refreshes in test mode too.
@@ -127,18 +127,7 @@ def test_one_command_converges_the_whole_fleet(bare):
 
 
 def test_there_is_one_of_everything(bare):
-    cells = sql("SELECT name FROM nova_api.cell_mappings ORDER BY name").split()
-    assert cells == ["cell0", "cell1"]
-    assert sql("SELECT host FROM nova_api.host_mappings ORDER BY host").split() == ["cmp1", "cmp2"]
-    endpoints = json.loads(on("infra", "openstack", "endpoint", "list", "-f", "json"))
-    ours = sorted(
-        (e["Service Type"], e["Interface"])
-        for e in endpoints
-        if e["Service Type"] in ("compute", "placement")
-    )
-    assert ours == [
-        (s, i) for s in ("compute", "placement") for i in ("admin", "internal", "public")
-    ]
+    one_of_everything()
 
 
 def test_no_secret_is_in_the_job_cache_a_log_or_a_readable_file(bare):
