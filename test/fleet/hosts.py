@@ -150,7 +150,7 @@ def succeeds(place: Place, *command: str) -> bool:
                           capture_output=True, check=False).returncode == 0
 
 
-def wait_booted(place: Place, seconds: float = 60) -> None:
+def wait_booted(place: Place, seconds: float = 180) -> None:
     """Wait until a host's network and system are up."""
 
     def booted() -> bool:

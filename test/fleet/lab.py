@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from . import (
     trees,
 )
 
-STATE = Path(os.environ.get("NOVA_LAB_STATE", "/var/lib/nova-formula-lab"))
+STATE = Path("/var/lib/nova-formula-lab")
 BARE = "bare"  # the snapshot that is always there: hosts as they were made
 
 
@@ -157,7 +156,7 @@ def healthy(lab: Lab, new: set[str]) -> None:
     if minions:
         with shell.step("wait for Salt"):
             shell.wait_until(lambda: minions <= _answering(place),
-                             f"Salt's minions on {', '.join(sorted(minions))}", 90)
+                             f"Salt's minions on {', '.join(sorted(minions))}", 180)
     with shell.step("wait for the services of infra"):
         hosts.call(place, "lab-ready", "infra")
         if "lb1" in running:
@@ -309,6 +308,7 @@ def all_labs() -> list[Lab]:
 
 def uses(lab: Lab) -> set[Path]:
     """Return the pieces of the cache that a lab stands on."""
-    stacks = [layers for layers in lab.facts["bare"].values()]
-    paths = [Path(path) for path in (lab.facts["repository"], *(p for s in stacks for p in s))]
-    return {cache.ROOT / path.relative_to(cache.ROOT).parts[0] for path in paths}
+    paths = [Path(layer) for layers in lab.facts["bare"].values() for layer in layers]
+    paths.append(Path(lab.facts["repository"]))
+    return {cache.ROOT / path.relative_to(cache.ROOT).parts[0]
+            for path in paths if path.is_relative_to(cache.ROOT)}
