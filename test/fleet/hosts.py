@@ -157,7 +157,9 @@ def wait_booted(place: Place, seconds: float = 180) -> None:
         if not running(place):
             words = place.console.read_text(errors="replace").strip().splitlines()[-5:]
             raise shell.LabError(f"Host {place.name} ended while it booted: {' / '.join(words)}")
-        return succeeds(place, "systemctl", "is-active", "--quiet", "multi-user.target")
+        # Not multi-user.target: a service of OpenStack that waits for another host may hold it up.
+        return all(succeeds(place, "systemctl", "is-active", "--quiet", unit)
+                   for unit in ("basic.target", "lab-network.service"))
 
     shell.wait_until(booted, f"host {place.name} to boot", seconds)
 

@@ -212,13 +212,13 @@ def snapshot(name: str, label: str) -> None:
         layers = lab.directory / "layers"
         layers.mkdir(exist_ok=True)
         number = max((int(path.name) for path in layers.iterdir()), default=0) + 1
-        kept = {}
-        with hosts.frozen([place for place in lab.places if hosts.leader(place)]):
-            for place in lab.places:
-                layer = layers / str(number) / place.name
-                layer.parent.mkdir(exist_ok=True)
-                shell.run("cp", "--archive", "--reflink=auto", place.upper, layer)
-                kept[place.name] = [str(layer), *lab.facts["hosts"][place.name]]
+        kept = {host: [str(layers / str(number) / host), *stack]
+                for host, stack in lab.facts["hosts"].items()}
+        (layers / str(number)).mkdir()
+        with (hosts.frozen([place for place in lab.places if hosts.leader(place)]),
+              ThreadPoolExecutor() as pool):
+            list(pool.map(lambda place: shell.run("cp", "--archive", "--reflink=auto", place.upper,
+                                                  kept[place.name][0]), lab.places))
         lab.facts["snapshots"][label] = kept
         lab.write()
         _drop_unused_layers(lab)

@@ -34,15 +34,18 @@ def active():
 
 
 def said():
-    log = compute.get_server_console_output(guest.id)["output"] or ""
+    try:
+        log = compute.get_server_console_output(guest.id)["output"] or ""
+    except openstack.exceptions.NotFoundException:
+        return None  # no console: its host was switched off under it
     return next((line.strip() for line in log.splitlines() if LINE in line), None)
 
 
 flavor = compute.find_flavor(FLAVOR) or compute.create_flavor(
     name=FLAVOR, vcpus=1, ram=128, disk=0, is_public=True)
 guest = compute.find_server(NAME)
-if guest and compute.get_server(guest.id).status != "ACTIVE":
-    compute.delete_server(guest.id, force=True)
+if guest and not (compute.get_server(guest.id).status == "ACTIVE" and said()):
+    compute.delete_server(guest.id)
     compute.wait_for_delete(guest)
     guest = None
 guest = guest or compute.create_server(
