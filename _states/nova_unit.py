@@ -45,6 +45,7 @@ def running(
     reads: list[str] | None = None,
     reload: bool = False,
     enable: bool = True,
+    start: bool = True,
     one_at_a_time: dict | None = None,
     listens: list[list] | None = None,
     http: str | None = None,
@@ -66,6 +67,8 @@ def running(
         Reload, not restart, when only ``reads`` have changed.
     enable : bool
         Enable the unit; False leaves that as it is.
+    start : bool
+        Start a unit that is stopped; False leaves it stopped.
     one_at_a_time : dict
         Arguments of the site's lock (``name``, ``timeout``, ``config``), under which a restart
         happens and the daemon comes back. A first start and a reload take no lock.
@@ -90,7 +93,8 @@ def running(
             - units: [nova-api, nova-conductor, nova-scheduler]
             - reads: [/etc/nova/nova.conf]
     """
-    wanted = {"units": units or [], "reads": reads or [], "reload": reload, "enable": enable}
+    wanted = {"units": units or [], "reads": reads or [], "reload": reload}
+    wanted |= {"enable": enable, "start": start}
     ready = {"listens": listens or [], "http": http, "ca": ca}
     ret = {"name": name, "result": True, "changes": {}, "comment": ""}
     done: dict = {}
@@ -264,6 +268,7 @@ def _changes(
     reads: list[str],
     reload: bool,
     enable: bool,
+    start: bool,
     refresh: bool = False,
 ) -> dict:
     props = _look(name, units, refresh)
@@ -284,7 +289,8 @@ def _changes(
         old = "not installed" if absent else props["UnitFileState"]
         changes["enabled"] = {"old": old, "new": "enabled"}
     if props["ActiveState"] not in _ACTIVE:
-        changes["unit"] = {"old": _state(props), "new": "active"}
+        if start:
+            changes["unit"] = {"old": _state(props), "new": "active"}
         return changes
     due = __salt__["nova_unit.outdated"](name, reads, reload)
     restart, again = due["restart"], due["reload"]
@@ -338,7 +344,7 @@ def _predicted(ret: dict, changes: dict, ready: dict) -> dict:
     problem = _problem(**ready)
     if problem:
         return {**ret, "result": None, "comment": f"{name} runs; {problem}: will be waited for."}
-    return {**ret, "comment": f"{name} is enabled and running."}
+    return {**ret, "comment": _unchanged(_look(name))}
 
 
 def _apply(name: str, changes: dict, done: dict, timeout: int, reset_failed: bool) -> None:
@@ -422,12 +428,19 @@ def _complaint(name: str, what: str) -> str:
     return f"{name} {what}. It is {state}{said}. See `journalctl -u {name}` and its log file."
 
 
+def _unchanged(props: dict) -> str:
+    name = props["Id"].removesuffix(".service")
+    if props["ActiveState"] in _STOPPED:
+        return f"{name} is stopped, and stays so."
+    return f"{name} is enabled and running."
+
+
 def _summary(name: str, done: dict, reads: list[str], reload: bool) -> str:
     if done:
         was = ["started" if key == "unit" else key for key in done]
         return f"{name} was {' and '.join(was)}."
-    comment = f"{name} is enabled and running."
     props = _look(name)
+    comment = _unchanged(props)
     up = time.clock_gettime(time.CLOCK_MONOTONIC) - props["ActiveEnterTimestampMonotonic"] / 1e6
     if props["NRestarts"] and up < RECENT:
         comment += (

@@ -217,6 +217,8 @@ def _derive(nova, pillar):
     nova["my_netloc"] = _bracketed(nova["my_ip"]) if nova["my_ip"] else None
     nova["unit_list"] = sorted([*nova["units"].values(), *nova.get("unwanted_units", [])])
     nova["host"] = __grains__.get("nodename", __grains__["id"])
+    both = {"controller", "compute"}.issubset(nova["roles"])
+    nova["topology"].setdefault("expected_computes", [nova["host"]] if both else [])
     nova["vip"] = nova.get("vip") or next(iter(controllers.values()))
     nova["database"].setdefault("host", nova["vip"])
     nova["keystone"].setdefault("memcached_servers", [])

@@ -23,6 +23,15 @@ nova-controller-clean-endpoint-{{ endpoint.service }}-{{ endpoint.interface }}:
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
 {%- endfor %}
+{%- for endpoint in nova.endpoints if endpoint.interface == 'public' %}
+
+nova-controller-clean-service-{{ endpoint.service }}:
+  nova_identity.service_absent:
+    - name: {{ endpoint.service | json }}
+    - type: {{ endpoint.type | json }}
+    - region: {{ nova.region | json }}
+    - auth: {{ nova.auth | json }}
+{%- endfor %}
 {%- for account in ('placement', 'nova') %}
 
 nova-controller-clean-user-{{ account }}:

@@ -9,7 +9,7 @@ include:
 nova-controller-discovery-hosts:
   nova_cell.hosts_discovered:
     - name: {{ nova.site }}
-    - expected: {{ nova.topology.expected_computes | default([]) | json }}
+    - expected: {{ nova.topology.expected_computes | json }}
     - timeout: {{ nova.timeouts.discovery }}
     - site_lock: {{ nova.site_lock | json }}
     - api_database: {{ nova.database.names.nova_api }}

@@ -42,7 +42,7 @@ nova-controller-verify-services:
 nova-controller-verify-hypervisors:
   nova_verify.hypervisors_present:
     - name: {{ nova.site | json }}
-    - expected: {{ nova.topology.expected_computes | default([]) | json }}
+    - expected: {{ nova.topology.expected_computes | json }}
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
     - require:

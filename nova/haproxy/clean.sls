@@ -11,6 +11,8 @@ nova-haproxy-clean-sections:
 nova-haproxy-clean-reload:
   nova_unit.running:
     - name: {{ nova.units.haproxy }}
+    - enable: False
+    - start: False
     - reload: True
     - reads: [{{ nova.haproxy.config }}]
     - require:

@@ -38,7 +38,7 @@ def layer(os_name: str, name: str, below: Sequence[Path], binds: Mapping[Path, s
             hosts.boot(place, binds)
             hosts.wait_booted(place)
             log = cache.ROOT / f"{name}-{os_name}.log"
-            hosts.call(place, "sh", "-c", "exec bash -x /root/fixture/setup", log=log)
+            hosts.call(place, "sh", "-c", "exec bash -x /root/fixture/setup 2>&1", log=log)
             shutil.rmtree(place.root / "root/fixture")
         finally:
             hosts.stop([place])

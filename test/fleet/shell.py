@@ -39,7 +39,7 @@ class CommandFailed(LabError):
 
 def run(*command: str | os.PathLike[str], env: dict[str, str] | None = None,
         cwd: Path | None = None, stdin: str | None = None, log: Path | None = None) -> str:
-    """Run a command and return what it printed; CommandFailed, with its last words, if it fails.
+    """Run a command and return its output; CommandFailed, with its last words, if it fails.
 
     log: a file that is given all that was printed, when it fails.
     """
@@ -47,13 +47,13 @@ def run(*command: str | os.PathLike[str], env: dict[str, str] | None = None,
     done = subprocess.run(
         line, env=env, cwd=cwd, input=stdin, text=True,
         stdin=subprocess.DEVNULL if stdin is None else None,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", check=False,
+        capture_output=True, errors="replace", check=False,
     )
     if done.returncode:
+        said = f"{done.stdout.rstrip()}\n{done.stderr}"
         if log:
-            log.write_text(done.stdout)
-        raise CommandFailed(line, done.returncode,
-                            "\n".join(done.stdout.strip().splitlines()[-25:]))
+            log.write_text(said)
+        raise CommandFailed(line, done.returncode, "\n".join(said.strip().splitlines()[-25:]))
     return done.stdout
 
 

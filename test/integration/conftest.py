@@ -72,27 +72,14 @@ def _objects(text):
     return merged
 
 
-def apply(*args, target="*", minions=MINIONS, **pillar):
+def apply(*args, target="*", sls="nova", **pillar):
     """Apply the formula from the master; every minion must answer."""
     extra = [f"pillar={json.dumps(pillar)}"] if pillar else []
-    done = lab(
-        "exec",
-        "infra",
-        "--",
-        "salt",
-        "--out=json",
-        "-t",
-        "1500",
-        target,
-        "state.apply",
-        "nova",
-        *args,
-        *extra,
-        check=False,
-    )
+    command = ["salt", "--out=json", "-t", "1500", target, "state.apply", sls, *args, *extra]
+    done = lab("exec", "infra", "--", *command, check=False)
     run = Run(done.stdout)
-    if target == "*":
-        assert set(run.returns) == set(minions), done.stdout[-2000:] + done.stderr[-2000:]
+    expected = set(MINIONS) if target == "*" else {target}
+    assert set(run.returns) == expected, done.stdout[-2000:] + done.stderr[-2000:]
     return run
 
 

@@ -12,20 +12,7 @@ def prepared():
     """Hosts with the packages, and nothing in the databases or Keystone yet."""
     lab("up")
     lab("restore", "bare")
-    done = lab(
-        "exec",
-        "infra",
-        "--",
-        "salt",
-        "--out=json",
-        "-t",
-        "1500",
-        "*",
-        "state.apply",
-        "nova.packages",
-        check=False,
-    )
-    assert '"result": false' not in done.stdout, done.stdout[-3000:]
+    assert apply(sls="nova.packages").failed() == []
     for host in MINIONS:
         # The hosts boot from the snapshot: what is not configured yet is not to start then.
         sh(

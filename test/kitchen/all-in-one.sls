@@ -3,6 +3,7 @@ nova:
   topology:
     controller: null
     compute: null
+    expected_computes: null
   roles: [controller, compute]
   vip: 10.20.0.60
   management_network: 10.20.0.0/24

@@ -74,6 +74,17 @@ def test_a_single_node_names_its_own_roles():
     assert run_map(pillar)["roles"] == ["controller", "compute"]
 
 
+def test_discovery_waits_for_a_single_node_itself():
+    pillar = changed(topology={}, roles=["controller", "compute"])
+    assert run_map(pillar, nodename="one")["topology"]["expected_computes"] == ["one"]
+    assert run_map(changed(roles=["controller"]))["topology"]["expected_computes"] == [
+        "cmp1",
+        "cmp2",
+    ]
+    pillar["roles"] = ["controller"]
+    assert run_map(pillar, nodename="one")["topology"]["expected_computes"] == []
+
+
 def test_a_compute_node_needs_and_renders_no_controller_secret():
     pillar = example("cmp1")
     assert not {"database_nova", "keystone_admin", "database_admin"} & set(pillar["passwords"])

@@ -472,6 +472,13 @@ def test_a_unit_may_stay_disabled(formula, systemd):
     assert running(formula, enable=False)["changes"] == {}
 
 
+def test_a_stopped_unit_may_stay_stopped(formula, systemd, testmode):
+    systemd.stopped("nova-conductor", UnitFileState="disabled")
+    ret = running(formula, enable=False, start=False)
+    assert (ret["result"], ret["changes"], systemd.acts) == (True, {}, [])
+    assert ret["comment"] == "nova-conductor is stopped, and stays so."
+
+
 @pytest.mark.parametrize("state", ["static", "indirect", "generated", "alias"])
 def test_what_cannot_be_enabled_is_no_drift(formula, systemd, state):
     systemd.unit("nova-conductor", UnitFileState=state)
