@@ -27,6 +27,8 @@ KINDS = {
     "compute with KVM": ("nova-compute", "nova-compute-kvm"),
     "tests": ("curl", "faketime", "openssl", "gnutls-bin", "nftables", "strace", "rsync",
               "openssh-server"),
+    "peer": ("puppet-agent", "puppet-module-nova", "puppet-module-placement",
+             "puppet-module-keystone"),
 }
 
 

@@ -1,0 +1,282 @@
+"""What a run costs, all of it measured in one go on one controller of a lab of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+from . import cache, hosts, inventory, lab, packages, pillar, shell, trees
+
+PARTS = ("first", "noop", "objects", "cli", "puppet")
+RUNS = 5
+SALT = ["salt-call", "--local", "--log-level=quiet"]
+APPLY = [*SALT, "--retcode-passthrough", "state.apply", "nova"]
+FILES = cache.FILES / "bench"
+# What a controller's daemons read, kept from the formula's run for the bare script's.
+CONFIGURATION = ("etc/nova", "etc/placement", "etc/default/nova-consoleproxy",
+                 "etc/systemd/system")
+DAEMONS = ("api", "metadata", "conductor", "scheduler", "novncproxy", "placement")
+ACCESS_LOG = "var/log/keystone/keystone.log"
+SIZES = (1, 10, 100, 1000)
+CELLS = (1, 10, 50)
+
+
+def run(name: str, parts: list[str], puppet_runs: int) -> dict[str, Any]:
+    """Measure the parts; return the figures."""
+    lab.up(name, (), "bookworm", trees.SALT)
+    site = lab.Lab(name)
+    found: dict[str, Any] = {"salt": trees.SALT}
+    try:
+        if "first" in parts:
+            found |= first(site)
+        with shell.step("converge the fleet"):
+            lab.refresh_pillar(site)
+            hosts.call(site.place("infra"), "salt", "--timeout=1800", "*", "state.apply", "nova")
+        for host in ("ctl1", "cmp1", "lb1"):
+            pillar.write_local(site.place(host).root / "srv/pillar", host, site.seed)
+        for part in ("noop", "objects", "cli"):
+            if part in parts:
+                found |= globals()[part](site)
+        if "puppet" in parts:
+            found |= puppet(site, puppet_runs)
+    finally:
+        lab.down(name)
+    if {"puppet_noop_s", "noop_s"} <= found.keys():
+        found["puppet_noop_s / noop_s"] = round(found["puppet_noop_s"] / found["noop_s"], 1)
+    return found
+
+
+def measure(place: hosts.Place, runs: int, *command: str, codes: tuple[int, ...] = (0,)) -> dict:
+    """Run a command in a host some times: the median of its seconds, and its peak memory."""
+    script = (FILES / "measure.py").read_text()
+    with shell.step(f"{place.name}: {' '.join(command)[:60]} ({runs} times)"):
+        found = json.loads(hosts.call(place, "/opt/saltstack/bin/python", "-c", script, str(runs),
+                                      *command))
+    if set(found["codes"]) - set(codes):
+        said = (place.root / "tmp/measured").read_text().strip()[-2000:]
+        raise shell.LabError(f"On {place.name}, '{' '.join(command)[:60]}' ended with "
+                             f"{found['codes']}: {said}")
+    return {"s": round(statistics.median(found["seconds"]), 2), "mb": found["memory_mb"],
+            "codes": found["codes"]}
+
+
+def first(site: lab.Lab) -> dict[str, Any]:
+    """The first converge of a controller, and a bare script that does what cannot be saved."""
+    place = site.place("ctl1")
+    lab.restore(site.name, lab.BARE)
+    hosts.call(site.place("infra"), "salt", "lb1", "state.apply", "nova")
+    pillar.write_local(place.root / "srv/pillar", "ctl1", site.seed)
+    nobody = json.dumps({"nova": {"topology": {"expected_computes": []}}})
+    took = measure(place, 1, *APPLY, f"pillar={nobody}")["s"]
+    kept = site.directory / "floor"
+    shutil.rmtree(kept, ignore_errors=True)
+    for path in CONFIGURATION:
+        (kept / path).parent.mkdir(parents=True, exist_ok=True)
+        shell.run("cp", "--archive", place.root / path, kept / path)
+    databases = _mysql(site, "SHOW DATABASES", "--skip-column-names").split()
+    ours = [name for name in databases if name.startswith(("nova", "placement"))]
+    grants = "\n".join(f"CREATE DATABASE {name};" for name in ours)
+    accounts = hosts.call(site.place("infra"), "sh", "-c",
+                          "for u in nova placement; do mysql -NBe \"SHOW CREATE USER '$u'@'%'; "
+                          "SHOW GRANTS FOR '$u'@'%'\"; done")
+    lab.restore(site.name, lab.BARE)
+    hosts.call(site.place("infra"), "salt", "lb1", "state.apply", "nova")
+    _mysql(site, grants + "\n" + ";\n".join(accounts.strip().splitlines()))
+    shell.run("cp", "--archive", kept, place.root / "root/floor")
+    nova = _map(place)
+    units = [nova["units"][daemon] for daemon in DAEMONS]
+    urls = [f"http://{nova['my_netloc']}:{port}" for port in nova["ports"].values()]
+    _render("floor.j2", place.root / "root/floor.sh", units=units, urls=urls,
+            packages=nova["packages"]["controller"])
+    floor = measure(place, 1, "bash", "/root/floor.sh")["s"]
+    lab.restore(site.name, lab.BARE)
+    return {"first_s": took, "first_floor_s": floor, **_ratio("first_s", took, floor, "first_")}
+
+
+def noop(site: lab.Lab) -> dict[str, Any]:
+    """Runs with nothing left to do, what they asked Keystone for, what they started."""
+    place, keystone = site.place("ctl1"), site.place("infra")
+    measure(place, 1, *APPLY)
+    floor = measure(place, RUNS, *SALT, "test.ping")
+    full = measure(place, RUNS, *APPLY)
+    found = {"floor_s": floor["s"], "noop_s": full["s"], "floor_memory_mb": floor["mb"],
+             "noop_memory_mb": full["mb"], **_ratio("noop_s", full["s"], floor["s"])}
+    for host in ("cmp1", "lb1"):
+        role = inventory.HOSTS[host].role
+        other = site.place(host)
+        measure(other, 1, *APPLY)
+        its_floor = measure(other, RUNS, *SALT, "test.ping")["s"]
+        its = measure(other, RUNS, *APPLY)["s"]
+        found |= {f"{role}_noop_s": its, **_ratio(f"{role}_noop_s", its, its_floor)}
+    log = keystone.root / ACCESS_LOG
+    before = log.stat().st_size
+    _install(place, "strace")
+    hosts.call(place, "strace", "--follow-forks", "--quiet", "--output=/root/trace",
+               "--trace=execve", *APPLY)
+    asked = [line for line in log.read_bytes()[before:].decode().splitlines()
+             if inventory.HOSTS["lb1"].address in line and "=> generated" in line]
+    trace = (place.root / "root/trace").read_text()
+    started = [line for line in trace.splitlines() if " = 0" in line]
+    found["keystone_requests"] = len(asked)
+    found["keystone_token_requests"] = sum("POST /v3/auth/tokens" in line for line in asked)
+    for key, program in (("nova_manage_calls", "nova-manage"), ("openstack_calls", "openstack")):
+        found[key] = sum(f'/{program}"' in line for line in started)
+    found["processes"] = len(started)
+    states = json.loads(hosts.call(place, *APPLY, "--out=json"))["local"].values()
+    by_kind: dict[str, float] = {}
+    for state in states:
+        kind = "verification" if ".verify" in state["__sls__"] else "states"
+        by_kind[kind] = by_kind.get(kind, 0) + state["duration"] / 1000
+    return found | {f"{kind}_s": round(seconds, 2) for kind, seconds in by_kind.items()}
+
+
+def objects(site: lab.Lab) -> dict[str, Any]:
+    """A check of 1, 10, 100 and 1,000 objects of a kind, none of which needs a change."""
+    place = site.place("ctl1")
+    nova = _map(place)
+    found: dict[str, dict[str, float]] = {}
+    for kind, sizes in (("endpoints", SIZES), ("users", SIZES), ("host_mappings", SIZES),
+                        ("cells", CELLS)):
+        for size in sizes:
+            states = globals()[f"_{kind}"](site, nova, size)
+            sls = place.root / "root/objects.sls"
+            sls.write_text("#!json\n" + json.dumps(states))
+            command = [*SALT, "--retcode-passthrough", "--out=json", "state.template",
+                       "/root/objects.sls"]
+            with shell.step(f"{kind}: make {size}"):
+                hosts.call(place, *command)
+            with shell.step(f"{kind}: check {size}"):
+                checked = json.loads(hosts.call(place, *command))["local"]
+            changed = [tag for tag, state in checked.items() if state["changes"]]
+            if changed:
+                raise shell.LabError(f"The check of {size} {kind} changed {changed[0]}.")
+            found.setdefault(kind, {})[str(size)] = round(
+                sum(state["duration"] for state in checked.values()) / 1000, 3)
+    return {"check_s": found}
+
+
+def _endpoints(site: lab.Lab, nova: dict, size: int) -> dict:
+    at = {"auth": nova["auth"], "service_name": "bench", "service_type": "bench"}
+    states: dict[str, Any] = {
+        "service": {"nova_identity.service_present": [
+            {"name": "bench"}, {"type": "bench"}, {"auth": nova["auth"]}]}}
+    for number in range(size):
+        region = f"bench-{number // 3}"
+        arguments = {**at, "name": f"endpoint {number}", "region": region,
+                     "interface": ("public", "internal", "admin")[number % 3],
+                     "url": f"http://bench.example.org:{number}/"}
+        if number % 3 == 0:
+            states[region] = {"nova_identity.region_present": [{"auth": nova["auth"]}]}
+        states[f"endpoint {number}"] = {"nova_identity.endpoint_present": [
+            {key: value} for key, value in arguments.items()]}
+    return states
+
+
+def _users(site: lab.Lab, nova: dict, size: int) -> dict:
+    return {f"bench-{number}": {"nova_identity.user_present": [{"auth": nova["auth"]}]}
+            for number in range(size)}
+
+
+def _host_mappings(site: lab.Lab, nova: dict, size: int) -> dict:
+    _mysql(site, f"""
+        INSERT INTO nova.services (created_at, updated_at, host, `binary`, topic, report_count,
+                                   disabled, deleted, last_seen_up, forced_down, version, uuid)
+        SELECT NOW(), NOW(), CONCAT('bench-', seq), 'nova-compute', 'compute', 1, 0, 0, NOW(), 0,
+               (SELECT MAX(version) FROM nova.services AS known), UUID()
+        FROM seq_1_to_{size}
+        WHERE CONCAT('bench-', seq) NOT IN (SELECT host FROM nova.services AS known);
+        INSERT IGNORE INTO nova_api.host_mappings (created_at, cell_id, host)
+        SELECT NOW(), (SELECT id FROM nova_api.cell_mappings WHERE name = 'cell1'),
+               CONCAT('bench-', seq) FROM seq_1_to_{size};""")
+    expected = [f"bench-{number}" for number in range(1, size + 1)]
+    return {"hosts": {"nova_cell.hosts_discovered": [
+        {"expected": expected}, {"site_lock": nova["site_lock"]}]}}
+
+
+def _cells(site: lab.Lab, nova: dict, size: int) -> dict:
+    # Discovery would ask each cell's database: the rows of hosts go first.
+    _mysql(site, f"""
+        INSERT INTO nova_api.cell_mappings (created_at, uuid, name, transport_url,
+                                            database_connection, disabled)
+        SELECT NOW(), UUID(), CONCAT('bench-', seq), cell1.transport_url,
+               cell1.database_connection, 0
+        FROM seq_1_to_{size}, (SELECT * FROM nova_api.cell_mappings WHERE name = 'cell1') AS cell1
+        WHERE CONCAT('bench-', seq) NOT IN (SELECT COALESCE(name, '') FROM
+                                            nova_api.cell_mappings AS known);""")
+    return {f"bench-{number}": {"nova_cell.present": [{"site_lock": nova["site_lock"]}]}
+            for number in range(1, size + 1)}
+
+
+def cli(site: lab.Lab) -> dict[str, Any]:
+    """The seed's commands where there is nothing left to do."""
+    place, other = site.place("ctl1"), site.place("infra")
+    _install(place, "mariadb-client", "python3-openstackclient")
+    shell.run("cp", "--archive", other.root / "etc/openstack", place.root / "etc/")
+    environment = other.root / "etc/environment"
+    (place.root / "etc/environment").write_bytes(environment.read_bytes())
+    admin = pillar.passwords(site.seed)["database_admin"].replace("\\", "\\\\").replace('"', '\\"')
+    settings = place.root / "root/.my.cnf"
+    settings.touch(0o600)
+    settings.write_text(f'[client]\nhost={inventory.VIP}\nuser=root\npassword="{admin}"\n')
+    shutil.copy(FILES / "cli", place.root / "root/cli")
+    return {"cli_s": measure(place, 1, "/root/cli", codes=(0, 1, 2))["s"]}
+
+
+def puppet(site: lab.Lab, runs: int) -> dict[str, Any]:
+    """Puppet's runs with nothing left to do, after it made the host its own."""
+    place, other = site.place("ctl1"), site.place("infra")
+    with shell.step("install Puppet"):
+        _install(place, *packages.KINDS["peer"])
+    _render("puppet-nova.pp.j2", place.root / "root/puppet-nova.pp", vip_name=inventory.VIP_NAME,
+            messaging_name=inventory.MESSAGING_NAME, address=inventory.HOSTS["ctl1"].address)
+    hosts.call(other, "rabbitmqctl", "add_user", "bench", "bench")
+    hosts.call(other, "rabbitmqctl", "set_permissions", "bench", ".*", ".*", ".*")
+    _mysql(site, "CREATE USER bench IDENTIFIED BY 'bench';\n" + "\n".join(
+        f"GRANT ALL ON {name}.* TO bench;" for name in ("nova", "nova_api", "nova_cell0"))
+        + "\nUPDATE nova_api.cell_mappings SET name = 'default' WHERE name = 'cell1';")
+    clouds = json.loads(hosts.call(other, "python3", "-c", "import json, yaml; print(json.dumps("
+                        "yaml.safe_load(open('/etc/openstack/clouds.yaml'))))"))
+    (admin,) = clouds["clouds"].values()
+    common = {"region_name": "RegionOne", "identity_api_version": 3}
+    who = {key: admin["auth"][key] for key in ("auth_url", "username", "password")}
+    who["user_domain_name"] = "Default"
+    ours = place.root / "etc/openstack/puppet/admin-clouds.yaml"
+    ours.parent.mkdir(parents=True, exist_ok=True)
+    ours.write_text(json.dumps({"clouds": {
+        "project": {**common, "auth": {**who, "project_name": "admin",
+                                       "project_domain_name": "Default"}},
+        "system": {**common, "auth": {**who, "system_scope": "all"}}}}))
+    apply = ["puppet", "apply", "--detailed-exitcodes", "/root/puppet-nova.pp"]
+    measure(place, 2, *apply, codes=(0, 2, 4, 6))
+    found = measure(place, runs, *apply, codes=(0, 2))
+    return {"puppet_noop_s": found["s"], "puppet_codes": found["codes"]}
+
+
+def _ratio(name: str, took: float, floor: float, prefix: str = "") -> dict[str, float]:
+    return {f"{name} / {prefix}floor_s": round(took / floor, 2)}
+
+
+def _map(place: hosts.Place) -> dict[str, Any]:
+    return json.loads(hosts.call(place, *SALT, "--out=json", "slsutil.renderer",
+                                 "salt://nova/map.py", "default_renderer=py"))["local"]
+
+
+def _render(template: str, target: Path, **values: Any) -> None:
+    import jinja2
+
+    text = (FILES / template).read_text()
+    target.write_text(jinja2.Template(text, undefined=jinja2.StrictUndefined).render(values))
+
+
+def _install(place: hosts.Place, *names: str) -> None:
+    install = ("apt-get -qq update && DEBIAN_FRONTEND=noninteractive "
+               'apt-get -qq install --yes --no-install-recommends "$@"')
+    hosts.call(place, "sh", "-c", install, "sh", *names)
+
+
+def _mysql(site: lab.Lab, statements: str, *options: str) -> str:
+    return shell.run(*hosts.command_in(site.place("infra"), ["mysql", "--batch", *options]),
+                     stdin=statements)

@@ -1,0 +1,19 @@
+"""Run a command some times; print how long each run took, and the most memory one held."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+runs, command = int(sys.argv[1]), sys.argv[2:]
+took, memory, codes = [], 0, []
+for _ in range(runs):
+    began = time.monotonic()
+    with open("/tmp/measured", "w") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+    took.append(time.monotonic() - began)
+    codes.append(os.waitstatus_to_exitcode(status))
+    memory = max(memory, usage.ru_maxrss)  # KiB, of one process
+print(json.dumps({"seconds": took, "codes": codes, "memory_mb": memory // 1024}))
