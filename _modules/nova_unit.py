@@ -120,17 +120,19 @@ def show(units: list[str], refresh: bool = False) -> dict[str, dict[str, str | i
     return found
 
 
-def act(verb: str, unit: str, timeout: int = 120) -> None:
+def act(verb: str, unit: str | list[str], timeout: int = 120, wait: bool = True) -> None:
     """
-    Start, stop, restart, reload, enable or disable a unit, reset its failures, or reload systemd.
+    Start, stop, restart, reload, enable or disable units, reset their failures, or reload systemd.
 
     verb : str
         One of ``start``, ``stop``, ``restart``, ``reload``, ``enable``, ``disable``,
         ``reset-failed`` and ``daemon-reload`` (on behalf of the unit).
-    unit : str
-        Name of the unit.
+    unit : str or list
+        Name of the unit, or of several.
     timeout : int
         Seconds to wait for systemd; the job goes on after that.
+    wait : bool
+        False leaves the job to systemd at once.
 
     Raises CommandExecutionError when systemd refuses or the unit fails.
 
@@ -140,17 +142,19 @@ def act(verb: str, unit: str, timeout: int = 120) -> None:
     """
     if verb not in VERBS:
         raise SaltInvocationError(f"verb must be one of {', '.join(VERBS)}, not {verb!r}.")
-    full, cache = _full(unit), __context__.setdefault(_CACHE, {})
-    older = __context__.setdefault(_OLDER, [])
+    full = [_full(name) for name in ([unit] if isinstance(unit, str) else unit)]
+    cache, older = __context__.setdefault(_CACHE, {}), __context__.setdefault(_OLDER, [])
     if verb == "daemon-reload":
         # After it, systemd no longer knows of other units that run by an older definition.
         older += [seen for seen in cache if show([seen])[seen]["NeedDaemonReload"] == "yes"]
+    names = [] if verb == "daemon-reload" else ["--", *full]
     try:
-        _run(["systemctl", verb, *([] if verb == "daemon-reload" else ["--", full])], timeout)
+        _run(["systemctl", verb, *([] if wait else ["--no-block"]), *names], timeout)
     finally:
-        cache.pop(full, None)
+        for name in full:
+            cache.pop(name, None)
     if verb in ("start", "stop", "restart"):
-        older[:] = [other for other in older if other != full]
+        older[:] = [other for other in older if other not in full]
 
 
 def outdated(unit: str, reads: list[str] | None = None, reload: bool = False) -> dict:

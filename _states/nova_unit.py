@@ -98,7 +98,10 @@ def running(
     ready = {"listens": listens or [], "http": http, "ca": ca}
     ret = {"name": name, "result": True, "changes": {}, "comment": ""}
     done: dict = {}
+    if __opts__["test"] and name in _acted_on():
+        return {**ret, "comment": f"{name} will have been started by then."}
     try:
+        _come_up(name, timeout)
         changes = _changes(name, **wanted)
         if changes:
             # What was seen may be as old as the run.
@@ -120,6 +123,53 @@ def running(
         # Without skip_watch, Salt would go on to mod_watch, and forget that this has failed.
         return {**ret, "result": False, "changes": done, "comment": str(exc), "skip_watch": True}
     return {**ret, "changes": done, "comment": _summary(name, done, reads or [], reload)}
+
+
+def started(name: str, units: list[str], timeout: int = 120) -> dict:
+    """
+    Units that are stopped are enabled and started, all at once, and not waited for.
+
+    Daemons that need a while each come up side by side; :func:`running`, for each of them, waits
+    until it is there, and tells what is wrong if it does not come.
+
+    name : str
+        Any text.
+    units : list
+        The units, in the order in which systemd is asked to start them.
+    timeout : int
+        Seconds to wait for systemd to take the jobs.
+
+    .. code-block:: yaml
+
+        nova-controller-service-started:
+          nova_unit.started:
+            - units: [nova-conductor, nova-scheduler, nova-api]
+    """
+    ret = {"name": name, "result": True, "changes": {}, "comment": "All of them run."}
+    try:
+        due = _stopped(units)
+        if due:
+            # What was seen may be as old as the run.
+            due = _stopped(units, refresh=True)
+        if not due:
+            return ret
+        names = list(due)
+        _acted_on().extend(names)
+        for unit, changes in due.items():
+            ret["changes"] |= {f"{unit} {what}": change for what, change in changes.items()}
+        if __opts__["test"]:
+            return {**ret, "result": None, "comment": f"{', '.join(names)} will be started."}
+        looks = {unit: _look(unit) for unit in names}
+        if any(props["NeedDaemonReload"] == "yes" for props in looks.values()):
+            __salt__["nova_unit.act"]("daemon-reload", names, timeout)
+        if enable := [unit for unit in names if "enabled" in due[unit]]:
+            __salt__["nova_unit.act"]("enable", enable, timeout)
+        if failed := [unit for unit in names if looks[unit]["ActiveState"] == "failed"]:
+            __salt__["nova_unit.act"]("reset-failed", failed, timeout)
+        __salt__["nova_unit.act"]("start", names, timeout, wait=False)
+    except (CommandExecutionError, SaltInvocationError) as exc:
+        return {**ret, "result": False, "changes": {}, "comment": str(exc)}
+    return {**ret, "comment": f"{', '.join(names)} were told to start."}
 
 
 def mod_watch(name: str, sfun: str | None = None, **kwargs) -> dict:
@@ -237,6 +287,26 @@ def http_answers(
     except (CommandExecutionError, SaltInvocationError) as exc:
         return {**ret, "result": False, "comment": str(exc)}
     return ret
+
+
+def _stopped(units: list[str], refresh: bool = False) -> dict[str, dict]:
+    """What is due on each unit that is to be started."""
+    __salt__["nova_unit.show"](units, refresh)
+    wanted = {"units": units, "reads": [], "reload": False, "enable": True, "start": True}
+    due = {unit: _changes(unit, **wanted) for unit in units}
+    return {unit: changes for unit, changes in due.items() if "unit" in changes}
+
+
+def _come_up(name: str, timeout: int) -> None:
+    """Wait for a unit that this run has told to start."""
+    start = time.monotonic()
+    while (
+        name in _acted_on()
+        and not __opts__["test"]
+        and time.monotonic() - start < timeout
+        and _look(name, refresh=True)["ActiveState"] == "activating"
+    ):
+        time.sleep(INTERVAL)
 
 
 def _look(name: str, units: list[str] | None = None, refresh: bool = False) -> dict:

@@ -1,5 +1,5 @@
-# The controller's daemons: conductor first, API last; a restart that is due is made one
-# controller at a time.
+# The controller's daemons: those that are stopped come up side by side; a restart that is due is
+# made conductor first, API last, and one controller at a time.
 {%- from "nova/map.jinja" import nova with context %}
 include:
   - nova.controller.config
@@ -17,12 +17,27 @@ nova-controller-service-{{ unit }}:
 {%- endfor %}
 {%- set listens = {'api': nova.ports.api, 'metadata': nova.ports.metadata,
                    'novncproxy': nova.ports.novnc} %}
+{%- set daemons = {} %}
 {%- for daemon in ('conductor', 'scheduler', 'consoleauth', 'novncproxy', 'metadata', 'api')
       if daemon in nova.units and (daemon != 'metadata' or nova.metadata.enabled) %}
+{%- do daemons.update({daemon: nova.units[daemon]}) %}
+{%- endfor %}
+
+nova-controller-service-started:
+  nova_unit.started:
+    - name: nova
+    - units: {{ daemons.values() | list | json }}
+    - timeout: {{ nova.timeouts.service }}
+    - require:
+      - sls: nova.controller.config
+      - sls: nova.controller.identity
+      - sls: nova.controller.schema
+      - sls: nova.controller.placement
+{%- for daemon, unit in daemons.items() %}
 
 nova-controller-service-{{ daemon }}:
   nova_unit.running:
-    - name: {{ nova.units[daemon] }}
+    - name: {{ unit }}
     - units: {{ nova.unit_list | json }}
     - reads: {{ ([nova.files.nova_conf, nova.files.cells] + nova.reads[daemon] | default([])
                  + nova.reads.nova) | json }}
@@ -35,8 +50,5 @@ nova-controller-service-{{ daemon }}:
     - one_at_a_time: {{ nova.site_lock | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:
-      - sls: nova.controller.config
-      - sls: nova.controller.identity
-      - sls: nova.controller.schema
-      - sls: nova.controller.placement
+      - nova_unit: nova-controller-service-started
 {%- endfor %}

@@ -95,7 +95,7 @@ DRIFT = {
     "a role taken away": (spoil_role, ["identity-roles-of-nova"]),
     "a cell's URL": (spoil_cell, ["schema-cell1", "schema-cells-recorded", "controller-service-"]),
     "an option in nova.conf": (spoil_option, ["config-nova-conf", "controller-service-"]),
-    "a stopped conductor": (spoil_conductor, ["service-conductor"]),
+    "a stopped conductor": (spoil_conductor, ["service-started"]),
     "a haproxy section": (spoil_haproxy, ["haproxy-config-sections", "haproxy-service-running"]),
     "a missing host mapping": (spoil_host_mapping, ["discovery-hosts"]),
 }

@@ -723,6 +723,61 @@ def test_a_daemon_that_was_restarted_a_moment_ago_is_mentioned(formula, systemd,
     assert ("9 times" in ret["comment"]) is not testmode
 
 
+# ---- started -------------------------------------------------------------------------------------
+
+
+def test_stopped_units_start_side_by_side_and_are_waited_for_one_by_one(
+    formula, systemd, testmode
+):
+    systemd.stopped("nova-conductor", UnitFileState="disabled")
+    systemd.unit("nova-api")
+    systemd.stopped("nova-scheduler", ActiveState="failed")
+    ret = formula["nova_unit.started"]("nova", ["nova-conductor", "nova-api", "nova-scheduler"])
+    assert ret["result"] is (None if testmode else True)
+    assert ret["changes"] == {
+        "nova-conductor enabled": {"old": "disabled", "new": "enabled"},
+        "nova-conductor unit": {"old": "inactive", "new": "active"},
+        "nova-scheduler unit": {"old": "failed", "new": "active"},
+    }
+    acts = [
+        "enable nova-conductor.service",
+        "reset-failed nova-scheduler.service",
+        "start --no-block nova-conductor.service nova-scheduler.service",
+    ]
+    assert systemd.acts == ([] if testmode else acts)
+    for name in UNITS:
+        assert running(formula, name)["changes"] == {}
+    assert systemd.acts == ([] if testmode else acts)
+
+
+def test_what_runs_is_not_started_and_costs_one_look(formula, systemd):
+    for name in UNITS:
+        systemd.unit(name)
+    assert formula["nova_unit.started"]("nova", UNITS)["changes"] == {}
+    for name in UNITS:
+        running(formula, name, units=UNITS)
+    assert len(systemd.commands) == 1
+
+
+def test_one_that_ended_after_it_was_told_to_start_is_a_failure(formula, systemd, testmode):
+    systemd.stopped("nova-conductor")
+    formula["nova_unit.started"]("nova", ["nova-conductor"])
+    systemd.stopped("nova-conductor")
+    systemd.refuses = {"start"}
+    ret = running(formula)
+    assert ret["result"] is testmode
+
+
+def test_one_that_takes_its_time_is_waited_for_and_not_started_again(formula, systemd, testmode):
+    systemd.stopped("nova-conductor")
+    formula["nova_unit.started"]("nova", ["nova-conductor"])
+    systemd.unit("nova-conductor", ActiveState="activating", SubState="start")
+    threading.Timer(0.1, systemd.unit, ["nova-conductor"]).start()
+    ret = running(formula)
+    assert (ret["result"], ret["changes"]) == (True, {})
+    assert len(systemd.acts) == (0 if testmode else 1)
+
+
 # ---- mod_watch, dead, http_answers ---------------------------------------------------------------
 
 
