@@ -56,7 +56,8 @@ def measure(place: hosts.Place, runs: int, *command: str, codes: tuple[int, ...]
         found = json.loads(hosts.call(place, "/opt/saltstack/bin/python", "-c", script, str(runs),
                                       *command))
     if set(found["codes"]) - set(codes):
-        said = (place.root / "tmp/measured").read_text().strip()[-2000:]
+        said = "".join((place.root / "tmp" / name).read_text()[-1000:]
+                       for name in ("measured", "measured.errors"))
         raise shell.LabError(f"On {place.name}, '{' '.join(command)[:60]}' ended with "
                              f"{found['codes']}: {said}")
     return {"s": round(statistics.median(found["seconds"]), 2), "mb": found["memory_mb"],
@@ -70,7 +71,10 @@ def first(site: lab.Lab) -> dict[str, Any]:
     hosts.call(site.place("infra"), "salt", "lb1", "state.apply", "nova")
     pillar.write_local(place.root / "srv/pillar", "ctl1", site.seed)
     nobody = json.dumps({"nova": {"topology": {"expected_computes": []}}})
-    took = measure(place, 1, *APPLY, f"pillar={nobody}")["s"]
+    took = measure(place, 1, *APPLY, "--out=json", f"pillar={nobody}")["s"]
+    states = json.loads((place.root / "tmp/measured").read_text())["local"].values()
+    longest = sorted(states, key=lambda state: -state["duration"])[:12]
+    nova = _map(place)
     kept = site.directory / "floor"
     shutil.rmtree(kept, ignore_errors=True)
     for path in CONFIGURATION:
@@ -86,14 +90,15 @@ def first(site: lab.Lab) -> dict[str, Any]:
     hosts.call(site.place("infra"), "salt", "lb1", "state.apply", "nova")
     _mysql(site, grants + "\n" + ";\n".join(accounts.strip().splitlines()))
     shell.run("cp", "--archive", kept, place.root / "root/floor")
-    nova = _map(place)
     units = [nova["units"][daemon] for daemon in DAEMONS]
     urls = [f"http://{nova['my_netloc']}:{port}" for port in nova["ports"].values()]
     _render("floor.j2", place.root / "root/floor.sh", units=units, urls=urls,
             packages=nova["packages"]["controller"])
     floor = measure(place, 1, "bash", "/root/floor.sh")["s"]
     lab.restore(site.name, lab.BARE)
-    return {"first_s": took, "first_floor_s": floor, **_ratio("first_s", took, floor, "first_")}
+    return {"first_s": took, "first_floor_s": floor, **_ratio("first_s", took, floor, "first_"),
+            "first_longest_s": {state["__id__"]: round(state["duration"] / 1000, 1)
+                                for state in longest}}
 
 
 def noop(site: lab.Lab) -> dict[str, Any]:
