@@ -56,7 +56,7 @@ def measure(place: hosts.Place, runs: int, *command: str, codes: tuple[int, ...]
         found = json.loads(hosts.call(place, "/opt/saltstack/bin/python", "-c", script, str(runs),
                                       *command))
     if set(found["codes"]) - set(codes):
-        said = "".join((place.root / "tmp" / name).read_text()[-1000:]
+        said = "".join((place.root / "root" / name).read_text()[-1000:]
                        for name in ("measured", "measured.errors"))
         raise shell.LabError(f"On {place.name}, '{' '.join(command)[:60]}' ended with "
                              f"{found['codes']}: {said}")
@@ -72,7 +72,7 @@ def first(site: lab.Lab) -> dict[str, Any]:
     pillar.write_local(place.root / "srv/pillar", "ctl1", site.seed)
     nobody = json.dumps({"nova": {"topology": {"expected_computes": []}}})
     took = measure(place, 1, *APPLY, "--out=json", f"pillar={nobody}")["s"]
-    states = json.loads((place.root / "tmp/measured").read_text())["local"].values()
+    states = json.loads((place.root / "root/measured").read_text())["local"].values()
     longest = sorted(states, key=lambda state: -state["duration"])[:12]
     nova = _map(place)
     kept = site.directory / "floor"
