@@ -50,6 +50,9 @@ TOO_MANY = 429
 
 #: ``exc.info`` when keystoneauth1 cannot be imported: Keystone was not even asked.
 MISSING_LIBRARY = "missing library"
+#: ``exc.info`` when another service has no endpoint yet, and when it does not answer there.
+NO_ENDPOINT = "no endpoint"
+UNREACHABLE = "unreachable"
 #: ``exc.info`` when Keystone shows a part of a list only.
 TRUNCATED = "truncated"
 #: Seconds for a connection to be made, and for each answer to come.
@@ -105,22 +108,31 @@ _BY = {
     "role_assignments": lambda row: row.get("user", {}).get("id"),
 }
 
-_UNAVAILABLE = "{where} is not available for {doing} ({status}): see that Keystone runs behind its "
-_UNAVAILABLE += "balancer."
+_UNAVAILABLE = "{where} is not available for {doing} ({status}): see that {service} runs behind "
+_UNAVAILABLE += "its balancer."
 _SENTENCES = {
     400: "{where} rejects {doing} ({text}): correct the value.",
     401: "{where} refuses {account}: correct the password, or the user's, project's and domains' "
     "names in auth.",
     403: "{where} forbids {doing} to {account}: give it the role admin on the project it names, or "
     "ask as another (auth, cloud).",
-    404: "{where} does not know {doing} ({text}): check that auth_url is Keystone's.",
+    404: "{where} does not know {doing} ({text}): check that {address} is {service}'s.",
     409: "{where} has something in conflict with {doing} ({text}): remove or rename it there.",
     429: "{where} limits requests and refused {doing} (429{after}): run this again later, or raise "
-    "the limit in front of Keystone.",
-    500: "{where} failed at {doing} (500{request}): see the log of Keystone on its host.",
+    "the limit in front of {service}.",
+    500: "{where} failed at {doing} (500{request}): see the log of {service} on its host.",
     502: _UNAVAILABLE,
     503: _UNAVAILABLE,
     504: _UNAVAILABLE,
+}
+#: What it means when another service than Keystone says it.
+_OF_OTHERS = {
+    401: "{where} does not take the token of {account}: see [keystone_authtoken] there, and its "
+    "log.",
+    403: "{where} forbids {doing} to {account} ({text}): give it the role admin on the project it "
+    "names, or see the policy there.",
+    404: "{where} does not find what {doing} is for ({text}): correct the name, or create it.",
+    406: "{where} does not know the version asked for with {doing} ({text}): it is too old.",
 }
 
 
@@ -130,7 +142,16 @@ class _Client(NamedTuple):
     account: str  # who asks, for errors
     kept: dict  # what has been read: (collection, …) → (when, value)
     waited: set  # the ids of duplicates that were given their time to go
-    faults: list  # the last one that would meet every request: until when, sentence, status
+    faults: list  # the last one that would meet every request: until when, sentence, info
+    service: str = ""  # the type of another service, whose URL it is then
+
+    @property
+    def where(self) -> str:
+        return f"{f'The service {self.service}' if self.service else 'Keystone'} at {self.url}"
+
+    @property
+    def address(self) -> str:
+        return "its endpoint in the catalog" if self.service else "auth_url"
 
 
 # ---- look ---------------------------------------------------------------------------------------
@@ -557,6 +578,63 @@ def catalog(auth: dict | None = None, cloud: str | None = None) -> list[dict[str
     return _list(_client(auth, cloud), "auth/catalog")
 
 
+def request(
+    service_type: str,
+    method: str,
+    path: str,
+    body: dict | None = None,
+    headers: dict | None = None,
+    region: str | None = None,
+    interface: str = "public",
+    retry: bool = True,
+    auth: dict | None = None,
+    cloud: str | None = None,
+) -> dict[str, Any]:
+    """
+    What another service answers, authenticated, at the URL that the catalog gives.
+
+    service_type, region, interface : str
+        Whose endpoint, such as ``compute``.
+    method, path : str
+        Such as ``GET``, and the path below the endpoint, such as ``/servers?limit=1``.
+    body, headers : dict
+        What to send, as JSON, and headers such as ``{OpenStack-API-Version: compute 2.69}``.
+    retry : bool
+        Whether to ask again after a passing fault, and to spare a service that does not answer.
+
+    Returns an empty dict where the answer is empty. Raises CommandExecutionError when the catalog
+    has no such endpoint, and when the service refuses, fails, or does not answer with JSON;
+    SaltInvocationError when several regions have one and none is named.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.request compute GET /os-services region=RegionOne
+    """
+    client = _client(auth, cloud)
+    found = [
+        endpoint
+        for service in catalog(auth, cloud)
+        if service["type"] == service_type
+        for endpoint in service["endpoints"]
+        if endpoint["interface"] == interface and region in (None, endpoint["region"])
+    ]
+    where = f"{interface} endpoint of {service_type}{f' in {region}' if region else ''}"
+    if not found:
+        raise _error(f"The catalog has no {where}: register one with Keystone.", NO_ENDPOINT)
+    regions = sorted({endpoint["region"] for endpoint in found})
+    if len(regions) > 1:
+        raise SaltInvocationError(
+            f"The catalog has a {where} in each of {', '.join(regions)}: name the region."
+        )
+    url = found[0]["url"].rstrip("/")
+    # Its own faults: that another service is down does not say that Keystone is.
+    others = __context__.setdefault("nova_identity.faults", {})
+    faults = others.setdefault((os.getpid(), client.account, url), []) if retry else []
+    other = client._replace(url=url, service=service_type, faults=faults)
+    _spare(other)
+    return _request(other, method, path, body, retry, headers=headers)
+
+
 def get_from(
     service_type: str,
     path: str,
@@ -566,44 +644,14 @@ def get_from(
     cloud: str | None = None,
 ) -> dict[str, Any]:
     """
-    What another service answers, authenticated, at the URL that the catalog gives.
-
-    service_type, region, interface : str
-        Whose endpoint, such as ``compute``.
-    path : str
-        Below the endpoint, such as ``/servers?limit=1``.
-
-    Raises CommandExecutionError when the catalog has no such endpoint, or the service does not
-    answer with JSON.
+    What another service answers to GET, asked once; arguments and errors as of :func:`request`.
 
     CLI Example::
 
         salt ctl1 nova_identity.get_from compute /os-services RegionOne
     """
-    from keystoneauth1 import exceptions
-
-    client = _client(auth, cloud)
-    urls = [
-        endpoint["url"]
-        for service in catalog(auth, cloud)
-        if service["type"] == service_type
-        for endpoint in service["endpoints"]
-        if endpoint["interface"] == interface and (not region or endpoint["region"] == region)
-    ]
-    where = f"{interface} endpoint of {service_type}{f' in {region}' if region else ''}"
-    if not urls:
-        raise CommandExecutionError(f"The catalog has no {where}: register one with Keystone.")
-    url = f"{urls[0].rstrip('/')}{path}"
-    try:
-        return client.session.get(url, headers={"Accept": "application/json"}).json()
-    except (exceptions.ClientException, ValueError) as exc:
-        status = getattr(exc, "http_status", None)
-        said = f"answers {status}" if status else f"does not answer ({_root(exc)})"
-        raise _error(
-            f"The {where} {said} to GET {url}: see that the service runs behind the balancer, "
-            "and its log.",
-            status,
-        ) from None
+    where = {"region": region, "interface": interface, "auth": auth, "cloud": cloud}
+    return request(service_type, "GET", path, retry=False, **where)
 
 
 # ---- what a kind is looked for by ---------------------------------------------------------------
@@ -961,12 +1009,15 @@ def _request(
     body: dict | None = None,
     retry: bool = True,
     secret: str | None = None,
+    headers: dict | None = None,
 ) -> dict[str, Any]:
     doing = f"{method} {path}"
 
     def send():
         # keystoneauth1 writes bodies into the debug log, passwords too.
-        return client.session.request(f"{client.url}{path}", method, json=body, log=secret is None)
+        return client.session.request(
+            f"{client.url}{path}", method, json=body, headers=headers, log=secret is None
+        )
 
     answer = _ask(client, doing, send, retry, secret)
     if not answer.content:
@@ -1033,15 +1084,18 @@ def _failure(
 ) -> CommandExecutionError:
     from keystoneauth1 import exceptions
 
-    where = f"Keystone at {client.url}"
+    where, service = client.where, client.service or "Keystone"
     status = getattr(exc, "http_status", None)
-    if status in _SENTENCES:
+    sentences = _SENTENCES | (_OF_OTHERS if client.service else {})
+    if status in sentences:
         number = getattr(exc, "request_id", None)
-        sentence = _SENTENCES[status].format(
+        sentence = sentences[status].format(
             where=where,
+            service=service,
+            address=client.address,
             doing=doing,
             account=client.account,
-            text=_masked(str(getattr(exc, "message", exc)), secret),
+            text=_masked(_said(exc), secret),
             request=f", request {number}" if number else "",
             status=status,
             after=f", for {_retry_after(exc):.0f} s" if _retry_after(exc) else "",
@@ -1054,32 +1108,44 @@ def _failure(
     elif isinstance(exc, exceptions.SSLError):
         sentence = (
             f"{where} cannot be trusted ({_root(exc)}): name the CA that signed its certificate as "
-            "cacert in auth, or correct the host name in auth_url."
+            f"cacert in auth, or correct the host name in {client.address}."
         )
     elif isinstance(exc, exceptions.UnknownConnectionError) and _is_bad_url(exc):
-        sentence = f"{where} cannot be asked ({_root(exc).rstrip('.')}): correct auth_url."
+        reason = _root(exc).rstrip(".")
+        sentence = f"{where} cannot be asked ({reason}): correct {client.address}."
     elif isinstance(exc, (exceptions.ConnectFailure, exceptions.UnknownConnectionError)):
         sentence = (
             f"{where} cannot be reached for {doing} ({_root(exc)}): see that it runs there and "
-            "that auth_url is right."
+            f"that {client.address} is right."
         )
     elif isinstance(exc, exceptions.InvalidResponse):
         return _foreign(client, doing)
     else:
-        text = _masked(str(exc), secret)
-        sentence = f"{where} could not do {doing} ({text}): see the log of Keystone on its host."
+        text = _masked(_said(exc), secret)
+        sentence = f"{where} could not do {doing} ({text}): see the log of {service} on its host."
     # Not tried again by each state: an administrator is locked out by wrong passwords too, and a
     # run of many states would hang for long.
     down = isinstance(exc, (exceptions.ConnectFailure, exceptions.ConnectTimeout))
     age = READ_AGE if status == UNAUTHORIZED else DOWN_AGE if down else 0
+    info = UNREACHABLE if client.service and (down or status in (502, 503, 504)) else status
     if age:
-        client.faults[:] = [time.monotonic() + age, sentence, status]
-    return _error(sentence, status)
+        client.faults[:] = [time.monotonic() + age, sentence, info]
+    return _error(sentence, info)
+
+
+def _said(exc: Exception) -> str:
+    """What the service said; keystoneauth1 does not know Nova's ``{"badRequest": {…}}``."""
+    try:
+        (fault,) = exc.response.json().values()
+        return fault["message"]
+    except (AttributeError, TypeError, KeyError, ValueError):
+        return str(getattr(exc, "message", exc))
 
 
 def _foreign(client: _Client, doing: str) -> CommandExecutionError:
     return CommandExecutionError(
-        f"What answers {doing} at {client.url} is not Keystone: correct auth_url."
+        f"What answers {doing} at {client.url} is not {client.service or 'Keystone'}: correct "
+        f"{client.address}."
     )
 
 
@@ -1113,9 +1179,7 @@ def _client(auth: dict | None, cloud: str | None) -> _Client:
     clients = __context__.setdefault("nova_identity.clients", {})
     client = clients.get(key)
     if client and client.faults:
-        until, sentence, status = client.faults
-        if time.monotonic() < until:
-            raise _error(sentence, status)
+        _spare(client)
         client = None
     if client is None:
         source = ""
@@ -1124,6 +1188,12 @@ def _client(auth: dict | None, cloud: str | None) -> _Client:
         made = _from_auth(auth, source) if auth else _from_cloud(cloud or "nova")
         client = clients[key] = made
     return client
+
+
+def _spare(client: _Client) -> None:
+    """Do not ask again too soon where it would fail again."""
+    if client.faults and time.monotonic() < client.faults[0]:
+        raise _error(*client.faults[1:])
 
 
 def _from_nova_conf() -> dict | None:

@@ -8,16 +8,10 @@ share a Keystone. What belongs to another region is never touched, and duplicate
 left are reported by their ids, never guessed at.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
-
-_FAILURES = (CommandExecutionError, SaltInvocationError)
-
-#: How often to begin anew when others are quicker.
-ROUNDS = 3
+from salt.exceptions import CommandExecutionError
 
 
 def __virtual__():
@@ -656,50 +650,13 @@ def _settle(
     at: dict,
     site_lock: dict | None = None,
 ) -> dict[str, Any]:
-    """Apply what ``steps`` says is due, then look again: each is (changes, function, arguments)."""
-    ret: dict[str, Any] = {"name": name, "result": False, "comment": "", "changes": {}}
-    try:
-        due = steps()
-        if due and __opts__["test"]:
-            for changes, *_ in due:
-                ret["changes"].update(changes)
-            return ret | {"result": None, "comment": f"{what} would be changed."}
-        if due:
-            due = _apply(steps, due, at, ret["changes"], site_lock)
-    except _FAILURES as exc:
-        return ret | {"comment": exc.strerror}
-    if due:
-        left = ", ".join(label for changes, *_ in due for label in changes)
-        return ret | {
-            "comment": f"{what} was changed, but Keystone still says otherwise of: {left}. "
-            "See whether another tool changes it too, and the log of Keystone."
-        }
-    changed = "was changed" if ret["changes"] else "is as it should be"
-    return ret | {"result": True, "comment": f"{what} {changed}."}
-
-
-def _apply(
-    steps: Callable[[], list[tuple]],
-    due: list[tuple],
-    at: dict,
-    done: dict,
-    site_lock: dict | None,
-) -> list[tuple]:
-    """Do what is due, note in ``done`` what was done, and return what is due still."""
-    lock = __utils__["nova_db.lock"](**site_lock) if site_lock else contextlib.nullcontext()
-    with lock:
-        if site_lock:
-            __salt__["nova_identity.forget"](**at)
-            due = steps()
-        for _ in range(ROUNDS):
-            overtaken = False
-            for changes, function, arguments in due:
-                if __salt__[f"nova_identity.{function}"](**arguments, **at):
-                    done.update(changes)
-                else:
-                    # Another was quicker, and what it made may differ from what we want.
-                    overtaken = True
-            due = steps()
-            if not (due and overtaken):
-                break
-    return due
+    run = __utils__["nova_settle.settle"](
+        name,
+        what,
+        steps,
+        lambda function, arguments: __salt__[f"nova_identity.{function}"](**arguments, **at),
+        __opts__["test"],
+        (lambda: __utils__["nova_db.lock"](**site_lock)) if site_lock else None,
+        lambda: __salt__["nova_identity.forget"](**at),
+    )
+    return run()

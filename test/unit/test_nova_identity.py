@@ -254,10 +254,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def keystone():
-    made = Keystone()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+def settle(minion):
+    """What states use of ``__utils__``, for tests that put a lock of their own beside it."""
+    return {"nova_settle.settle": minion.utils["nova_settle.settle"]}
+
+
+@contextlib.contextmanager
+def served(made, handler=Handler):
+    """A Keystone that answers on a port of its own."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads, server.keystone = True, made
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -266,6 +271,12 @@ def keystone():
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def keystone():
+    with served(Keystone()) as made:
+        yield made
 
 
 @pytest.fixture
@@ -946,7 +957,7 @@ def locked(monkeypatch):
             yield
 
         scope = minion.states["nova_identity.user_present"].__globals__
-        monkeypatch.setitem(scope, "__utils__", {"nova_db.lock": lock})
+        monkeypatch.setitem(scope, "__utils__", {**settle(minion), "nova_db.lock": lock})
         return minion
 
     install.taken = taken
@@ -980,7 +991,7 @@ def test_under_the_lock_it_is_looked_again(keystone, run, monkeypatch):
         yield
 
     scope = minion.states["nova_identity.user_present"].__globals__
-    monkeypatch.setitem(scope, "__utils__", {"nova_db.lock": lock})
+    monkeypatch.setitem(scope, "__utils__", {**settle(minion), "nova_db.lock": lock})
     ret = minion.state("service_present", "nova", type="compute", site_lock={"name": "x"})
     assert (ret["result"], ret["changes"]) == (True, {})
     assert not keystone.asked("POST", "services")
