@@ -14,6 +14,7 @@ from urllib.parse import quote
 from salt.utils import dictupdate, files, yaml
 
 ROLES = ("controller", "compute", "haproxy")
+KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates")
 # Passwords that a role cannot do without.
 PASSWORDS = {
     "controller": (
@@ -55,7 +56,7 @@ def _without_nulls(pillar):
         return pillar
     return {
         # There null has a meaning of its own: an option or a service that is not wanted.
-        key: value if key in ("config", "placement_config", "identity") else _without_nulls(value)
+        key: value if key in KEEP_NULLS else _without_nulls(value)
         for key, value in pillar.items()
         if value is not None
     }

@@ -225,6 +225,14 @@ BAD = {
     "an unknown virt_type": (dict(virt_type="xen"), "nova:virt_type must be"),
     "a site with a slash": (dict(site="a/b"), "nova:site must be"),
     "no timeout": (dict(timeouts={"lock": 0}), "nova:timeouts:lock must be a number of seconds."),
+    "a flavor without memory": (
+        dict(flavors={"m1.small": {"vcpus": 1}}),
+        "nova:flavors:m1.small:ram is missing.",
+    ),
+    "a quota that is text": (
+        dict(quotas={"default": {"cores": "40"}}),
+        "nova:quotas:default:cores must be a number, -1 for no limit.",
+    ),
     "a service without type": (
         dict(identity={"services": {"x": {"port": 1}}}),
         "nova:identity:services:x:type is missing.",
@@ -237,6 +245,15 @@ def test_a_bad_pillar_is_named_by_its_key(name):
     changes, fault = BAD[name]
     faults = run_map(changed(**changes))["faults"]
     assert any(fault in line for line in faults), faults
+
+
+def test_null_leaves_out_a_flavor_and_removes_a_label():
+    specs = {"hw:cpu_policy": None}
+    flavors = {"a": None, "b": {"ram": 1, "vcpus": 1, "extra_specs": specs}}
+    nova = run_map(changed(flavors=flavors, aggregates={"ssd": {"metadata": {"x": None}}}))
+    assert nova["faults"] == []
+    assert nova["flavors"] == flavors
+    assert nova["aggregates"]["ssd"]["metadata"] == {"x": None}
 
 
 def test_every_fault_is_listed_at_once():
