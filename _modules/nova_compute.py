@@ -1,9 +1,10 @@
 """
 Nova's API: services, hypervisors, flavors, aggregates, keypairs and quotas.
 
-``auth`` or ``cloud`` says where Keystone is and who asks, as for nova_identity, whose session is
-used; with neither the node's own nova.conf does. ``region``, by default auth's ``region_name``, is
-needed where the catalog has several; ``interface`` of auth is ``public`` by default.
+Every function takes ``auth``, a dict, or ``cloud``, a name, which say where Keystone is and who
+asks, as for nova_identity, whose session is used; with neither the node's own nova.conf does. They
+also take ``region``, a name, by default auth's ``region_name``: it is needed where the catalog has
+several. ``interface`` of auth is ``public`` by default.
 
 What is read is kept for a run. Errors are CommandExecutionError with one sentence, and
 ``exc.info`` holds the HTTP status where there is one.
@@ -68,8 +69,6 @@ def list_services(
 
     host, binary : str
         Only those of a host, and such as ``nova-compute``.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -95,8 +94,6 @@ def enable_service(
 
     host, binary : str
         Nova's name of the host, and the daemon.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -118,8 +115,6 @@ def disable_service(
 
     host, binary, reason : str
         Nova's name of the host, the daemon, and a text for whoever asks why.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -143,8 +138,6 @@ def delete_service(
 
     host, binary : str
         Nova's name of the host, and the daemon.
-    region, auth, cloud
-        See the module's head.
 
     Returns False when there is none. Nova refuses while guests are on the host.
 
@@ -165,8 +158,6 @@ def list_guests(
 
     host : str
         Nova's name of the host.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -183,9 +174,6 @@ def list_hypervisors(
     """
     All hypervisors: ``hypervisor_hostname``, ``host``, ``state``, ``status``, their type, version
     and address, what they have and what is used (``memory_mb`` in MiB, ``local_gb`` in GiB).
-
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -205,8 +193,6 @@ def get_hypervisor(
 
     name : str
         Its ``hypervisor_hostname``.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -226,9 +212,6 @@ def list_flavors(
     All flavors: ``id``, ``name``, ``ram`` (MiB), ``vcpus``, ``disk`` and ``ephemeral`` (GiB),
     ``swap`` (MiB), ``rxtx_factor``, ``is_public``, ``description``, ``extra_specs``.
 
-    region, auth, cloud
-        See the module's head.
-
     CLI Example::
 
         salt ctl1 nova_compute.list_flavors
@@ -244,8 +227,6 @@ def get_flavor(
 
     name : str
         Its name.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -280,8 +261,6 @@ def create_flavor(
         Its share of the network, where the hypervisor knows of that.
     is_public : bool
         Whether all projects may use it; by default they may.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -307,8 +286,6 @@ def update_flavor(
 
     name, description : str
         Its name, and a text.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -343,8 +320,6 @@ def replace_flavor(
         Its name, and its new id.
     ram, vcpus, disk, ephemeral, swap, rxtx_factor, is_public
         As of :func:`create_flavor`.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -386,8 +361,6 @@ def delete_flavor(
 
     name : str
         Its name.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -411,8 +384,6 @@ def set_extra_specs(
         The flavor's name.
     extra_specs : dict
         Such as ``{'hw:cpu_policy': dedicated}``.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -436,8 +407,6 @@ def list_flavor_access(
 
     name : str
         The flavor's name.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -466,8 +435,6 @@ def add_flavor_access(
         The flavor's name, and those of a project and its domain; or
     project_id : str
         the project's id.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -500,8 +467,6 @@ def remove_flavor_access(
         The flavor's name, and those of a project and its domain; or
     project_id : str
         the project's id.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -523,9 +488,6 @@ def list_aggregates(
     All host aggregates: ``id``, ``uuid``, ``name``, ``availability_zone``, ``hosts``,
     ``metadata`` (without the zone, which Nova keeps there too).
 
-    region, auth, cloud
-        See the module's head.
-
     CLI Example::
 
         salt ctl1 nova_compute.list_aggregates
@@ -541,8 +503,6 @@ def get_aggregate(
 
     name : str
         Its name.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -563,8 +523,6 @@ def create_aggregate(
 
     name, availability_zone : str
         Its name, and the zone that its hosts form.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -589,8 +547,6 @@ def set_aggregate_metadata(
         The aggregate's name.
     metadata : dict
         Such as ``{ssd: 'true'}``; ``availability_zone`` is the zone.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -612,8 +568,6 @@ def add_aggregate_host(
 
     name, host : str
         The aggregate's name, and Nova's name of a compute host.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -638,8 +592,6 @@ def remove_aggregate_host(
 
     name, host : str
         The aggregate's name, and Nova's name of the host.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -656,8 +608,6 @@ def delete_aggregate(
 
     name : str
         Its name.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -683,8 +633,6 @@ def list_keypairs(
 
     user, domain : str
         Names of the user and its domain; by default who asks.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -715,8 +663,6 @@ def create_keypair(
         The keypair's name, the key, and ``ssh`` or ``x509``.
     user, domain : str
         Names of the user and its domain; by default who asks.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -746,8 +692,6 @@ def delete_keypair(
 
     name, user, domain : str
         Its name, and the names of the user and its domain; by default who asks.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -773,8 +717,6 @@ def get_quotas(
 
     project, domain : str
         Names of the project and its domain.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -789,9 +731,6 @@ def get_default_quotas(
 ) -> dict[str, int]:
     """
     What a project may have for which nothing was set, as in :func:`get_quotas`.
-
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -818,8 +757,6 @@ def set_quotas(
         As in :func:`get_quotas`; ram in MiB.
     force : bool
         Also below what the project uses now.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -842,8 +779,6 @@ def set_default_quotas(
 
     quotas : dict
         As in :func:`get_quotas`.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -866,8 +801,6 @@ def reset_quotas(
 
     project, domain : str
         Names of the project and its domain.
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -880,9 +813,6 @@ def reset_quotas(
 def forget(region: str | None = None, auth: dict | None = None, cloud: str | None = None) -> bool:
     """
     Forget what has been read in this run, so that the next look asks Nova.
-
-    region, auth, cloud
-        See the module's head.
 
     CLI Example::
 

@@ -1,9 +1,10 @@
 """
 What Nova offers and who may use it: services, flavors, aggregates, keypairs, quotas.
 
-``auth`` (or ``cloud``) and ``region`` say where Nova is and who asks: see the head of the execution
-module nova_compute. What is not named in the arguments is left as it is, unless ``purge`` says that
-it is to go. In test mode an API that does not answer yet is taken for one that has nothing.
+Every state takes ``auth`` (or ``cloud``) and ``region``, where Nova is and who asks: see the head
+of the execution module nova_compute. What is not named in the arguments is left as it is, unless
+``purge`` says that it is to go. In test mode an API that does not answer yet is taken for one that
+has nothing.
 """
 
 from collections.abc import Callable
@@ -33,8 +34,6 @@ def service_enabled(
 
     name, binary : str
         Nova's name of the host, and the daemon.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -61,8 +60,6 @@ def service_disabled(
         Nova's name of the host, and the daemon.
     reason : str
         For whoever asks why; not given, it is left as it is.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -91,8 +88,6 @@ def service_absent(
 
     name, binary : str
         Nova's name of the host, and the daemon.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -165,8 +160,6 @@ def flavor_present(
         access stay; servers keep a copy of what they were made with.
     site_lock : dict
         Arguments of nova_db.lock, under which it is changed: ``{name: shanghai, timeout: 900}``.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -247,8 +240,6 @@ def flavor_absent(
 
     name : str
         Its name.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -294,8 +285,6 @@ def aggregate_present(
         given.
     site_lock : dict
         Arguments of nova_db.lock, under which it is changed: ``{name: shanghai, timeout: 900}``.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -358,8 +347,6 @@ def aggregate_absent(
 
     name : str
         Its name.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -413,8 +400,6 @@ def keypair_present(
         Delete the keypair and make it anew where it differs. Servers keep the key that they have.
     site_lock : dict
         Arguments of nova_db.lock, under which it is changed: ``{name: shanghai, timeout: 900}``.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -461,8 +446,6 @@ def keypair_absent(
 
     name, user, domain : str
         The keypair's name, and the names of the user and its domain; by default who asks.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -500,8 +483,6 @@ def quotas_present(
         Such as ``{cores: 40, instances: 20, ram: 102400}``; ram in MiB, -1: as much as there is.
     force : bool
         Also below what the project uses now.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -534,8 +515,6 @@ def quotas_absent(
 
     name, domain : str
         Names of the project and its domain.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -571,8 +550,6 @@ def default_quotas_present(
         A label, free to choose.
     quotas : dict
         As in :func:`quotas_present`.
-    region, auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 

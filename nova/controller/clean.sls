@@ -23,11 +23,11 @@ nova-controller-clean-endpoint-{{ endpoint.service }}-{{ endpoint.interface }}:
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
 {%- endfor %}
-{%- for account in ('placement', 'nova') %}
+{%- for account in nova.accounts | reverse %}
 
-nova-controller-clean-user-{{ account }}:
+nova-controller-clean-user-{{ account.service }}:
   nova_identity.user_absent:
-    - name: {{ nova.keystone.users[account] | json }}
+    - name: {{ account.name | json }}
     - domain: {{ nova.keystone.domain | json }}
     - auth: {{ nova.auth | json }}
 {%- endfor %}

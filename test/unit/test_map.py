@@ -233,6 +233,14 @@ BAD = {
         dict(quotas={"default": {"cores": "40"}}),
         "nova:quotas:default:cores must be a number, -1 for no limit.",
     ),
+    "a service without an address": (
+        dict(identity={"services": {"x": {"type": "x"}}}),
+        "nova:identity:services:x needs a port or urls.",
+    ),
+    "a service's user without a password": (
+        dict(identity={"services": {"x": {"type": "x", "port": 1, "user": {}}}}),
+        "nova:passwords:keystone_x is missing.",
+    ),
     "a service without type": (
         dict(identity={"services": {"x": {"port": 1}}}),
         "nova:identity:services:x:type is missing.",
@@ -277,3 +285,41 @@ def test_what_the_example_offers_in_comments_is_right_too():
     nova = run_map(yaml.safe_load(rendered)["nova"])
     assert nova["faults"] == []
     assert "heat" in {endpoint["service"] for endpoint in nova["endpoints"]}
+
+
+def test_any_service_is_registered_with_what_it_has():
+    nova = run_map(
+        changed(
+            identity={
+                "services": {
+                    "heat": {
+                        "type": "orchestration",
+                        "port": 8004,
+                        "path": "/v1",
+                        "urls": {"public": "https://x/v1"},
+                        "user": {"roles": ["service"]},
+                    },
+                    "s3": {"type": "s3", "urls": {"public": "https://s3/"}},
+                    "nova": None,
+                }
+            },
+            passwords__keystone_heat="s3cret",
+        )
+    )
+    assert nova["faults"] == []
+    assert [service["name"] for service in nova["services"]] == ["heat", "placement", "s3"]
+    urls = {(row["service"], row["interface"]): row["url"] for row in nova["endpoints"]}
+    vip = "http://openstack-vip.example.org"
+    assert urls.pop(("placement", "public")) == f"{vip}:8778"
+    assert urls == {
+        ("heat", "public"): "https://x/v1",
+        ("heat", "internal"): f"{vip}:8004/v1",
+        ("heat", "admin"): f"{vip}:8004/v1",
+        ("placement", "internal"): f"{vip}:8778",
+        ("placement", "admin"): f"{vip}:8778",
+        ("s3", "public"): "https://s3/",
+    }
+    accounts = [(account["name"], account["roles"]) for account in nova["accounts"]]
+    both = ["admin", "service"]
+    assert accounts == [("nova", both), ("placement", both), ("heat", ["service"])]
+    assert "s3cret" not in str({**nova, "conf": None})
