@@ -173,8 +173,12 @@ def flavor_present(
     """
     at = {"region": region, "auth": auth, "cloud": cloud}
     what = f"The flavor {name}"
-    fixed = {"id": id, "ram": ram, "vcpus": vcpus, "disk": disk, "ephemeral": ephemeral}
-    fixed |= {"swap": swap, "rxtx_factor": rxtx_factor, "is_public": is_public}
+    fixed = {"ram": ram, "vcpus": vcpus, "disk": disk, "ephemeral": ephemeral, "swap": swap}
+    fixed |= {
+        "rxtx_factor": rxtx_factor,
+        "is_public": is_public,
+        "id": None if id is None else str(id),
+    }
     fixed = {key: value for key, value in fixed.items() if value is not None}
     told = {"description": description} if description is not None else {}
     wanted_specs = _texts(extra_specs)
@@ -301,6 +305,10 @@ def aggregate_present(
     unknown: list[str] = []
 
     def steps() -> list[tuple]:
+        if "availability_zone" in (metadata or ()):
+            raise CommandExecutionError(
+                f"{what} has its zone among the metadata: give it as `availability_zone`."
+            )
         found = _look(None, "get_aggregate", name=name, **at)
         due = []
         if found is None:

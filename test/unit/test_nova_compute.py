@@ -272,7 +272,7 @@ CREATED = [
         "m1 größer",
         {
             **SMALL,
-            "id": "42",
+            "id": 42,
             "ephemeral": 2,
             "swap": 64,
             "rxtx_factor": 2.0,
@@ -522,6 +522,13 @@ def test_access_to_what_is_for_all_is_a_mistake(cloud, run, testmode):
     assert ret["result"] is False
     assert "`is_public: false`" in ret["comment"]
     assert not cloud.flavors
+
+
+def test_a_zone_among_the_metadata_is_a_mistake(cloud, run, testmode):
+    ret = run(testmode).state("aggregate_present", "ssd", metadata={"availability_zone": "a"})
+    assert ret["result"] is False
+    assert "give it as `availability_zone`" in ret["comment"]
+    assert not cloud.aggregates
 
 
 def test_a_keypair_is_not_replaced_unasked(cloud, run, testmode):
