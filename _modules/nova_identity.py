@@ -1,17 +1,38 @@
 """
-Keystone: domains, projects, users, roles, services and endpoints, over one keystoneauth1 session.
+Keystone: domains, projects, users, roles, their assignments, services, endpoints and regions.
 
 Every function takes ``auth``, a dict: ``auth_url``, ``username``, ``password_pillar`` (the name of
 a pillar key) or ``password``, ``project_name`` (admin), ``user_domain_name`` and
 ``project_domain_name`` (Default), ``cacert`` (a path). Requests go to the URL of ``auth_url``, not
 to the one in the catalog, which may be wrong yet; ``region_name`` and ``interface`` are therefore
-taken but not used. Without ``auth`` the cloud named by ``cloud`` is read from clouds.yaml, by
-default ``$OS_CLOUD`` or ``nova``.
+taken but not used. Instead of ``auth``, ``cloud`` or ``$OS_CLOUD`` names a cloud of clouds.yaml
+(read by openstacksdk). With neither, the account of ``[keystone_authtoken]`` in the node's own
+nova.conf asks, or where that has none the cloud ``nova``.
+
+An object is of one of these kinds, and is found by its key:
+
+========  ================================================  =====================================
+kind      key                                               what it has besides, and can be given
+========  ================================================  =====================================
+domain    name                                              description, enabled
+project   name, domain                                      description, enabled
+user      name, domain                                      description, enabled, email, options,
+                                                            password_pillar or password
+role      name                                              description
+region    name                                              description
+service   type, name                                        description, enabled
+endpoint  service_type, service_name, interface, region     url, enabled
+========  ================================================  =====================================
+
+All are texts but ``enabled``, a bool, and ``options``, a dict of Keystone's resource options, such
+as ``{ignore_lockout_failure_attempts: true}``. ``domain`` is a name, by default ``Default``.
 
 The token and all that is read are kept for a run. Errors are CommandExecutionError with one
-sentence, and ``exc.info`` holds the HTTP status where there is one.
+sentence, and ``exc.info`` holds the HTTP status where there is one; wrong arguments are
+SaltInvocationError.
 """
 
+import email.utils
 import json
 import os
 import time
@@ -19,43 +40,99 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import salt.utils.args
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 UNAUTHORIZED = 401
 NOT_FOUND = 404
 CONFLICT = 409
+TOO_MANY = 429
 
 #: ``exc.info`` when keystoneauth1 cannot be imported: Keystone was not even asked.
 MISSING_LIBRARY = "missing library"
+#: ``exc.info`` when another service has no endpoint yet, and when it does not answer there.
+NO_ENDPOINT = "no endpoint"
+UNREACHABLE = "unreachable"
+#: ``exc.info`` when Keystone shows a part of a list only.
+TRUNCATED = "truncated"
 #: Seconds for a connection to be made, and for each answer to come.
 TIMEOUT = 30
-#: Seconds before each further try after a refused or closed connection or a 503.
+#: Seconds before each further try after a refused or closed connection, a 429, 502 or 503.
 RETRY_DELAYS = (0.5, 1, 2)
-#: Seconds for which what has been read is taken as true.
+#: The most seconds that are waited because a Retry-After asks for it.
+RETRY_AFTER = 10
+#: Seconds for which what has been read is taken as true, a refused password too.
 READ_AGE = 60
+#: Seconds for which a Keystone that does not answer is not asked again.
+DOWN_AGE = 10
+#: How many names are asked for one by one before all are read: a domain may have 10,000 users.
+FEW = 2
 #: How often, and seconds apart, to look whether the other maker of a duplicate takes its own back.
 SETTLE_TRIES = 5
 SETTLE_DELAY = 1
+#: Where a node has its own account.
+NOVA_CONF = "/etc/nova/nova.conf"
 
 _AUTH = {"auth_url", "username", "password", "password_pillar", "project_name", "user_domain_name"}
 _AUTH |= {"project_domain_name", "region_name", "cacert", "interface"}
-_USER = ("id", "name", "domain_id", "email", "description", "enabled", "options")
-_PROJECT = ("id", "name", "domain_id", "description", "enabled")
-_SERVICE = ("id", "name", "type", "description", "enabled")
 
+
+class _Kind(NamedTuple):
+    collection: str  # in Keystone's URLs
+    key: tuple[str, ...]
+    fields: tuple[str, ...]
+
+
+_KINDS = {
+    "domain": _Kind("domains", ("name",), ("description", "enabled")),
+    "project": _Kind("projects", ("name", "domain"), ("description", "enabled")),
+    "user": _Kind("users", ("name", "domain"), ("email", "description", "enabled", "options")),
+    "role": _Kind("roles", ("name",), ("description",)),
+    "region": _Kind("regions", ("name",), ("description",)),
+    "service": _Kind("services", ("type", "name"), ("description", "enabled")),
+    "endpoint": _Kind(
+        "endpoints", ("service_type", "service_name", "interface", "region"), ("url", "enabled")
+    ),
+}
+_PASSWORD = ("password", "password_pillar")
+
+#: What each collection is looked into by: thousands of states do, so a list is sorted out once.
+_BY = {
+    "domains": lambda row: row["name"].casefold(),
+    "projects": lambda row: row["name"].casefold(),
+    "users": lambda row: row["name"].casefold(),
+    "roles": lambda row: row["name"].casefold(),
+    "regions": lambda row: row["id"],
+    "services": lambda row: row["type"],
+    "endpoints": lambda row: (row["service_id"], row["interface"], row.get("region_id")),
+    "role_assignments": lambda row: row.get("user", {}).get("id"),
+}
+
+_UNAVAILABLE = "{where} is not available for {doing} ({status}): see that {service} runs behind "
+_UNAVAILABLE += "its balancer."
 _SENTENCES = {
     400: "{where} rejects {doing} ({text}): correct the value.",
     401: "{where} refuses {account}: correct the password, or the user's, project's and domains' "
     "names in auth.",
-    403: "{where} forbids {doing} to {account}: give it the role admin on the project it names.",
-    404: "{where} does not know {doing} ({text}): check that auth_url is Keystone's.",
+    403: "{where} forbids {doing} to {account}: give it the role admin on the project it names, or "
+    "ask as another (auth, cloud).",
+    404: "{where} does not know {doing} ({text}): check that {address} is {service}'s.",
     409: "{where} has something in conflict with {doing} ({text}): remove or rename it there.",
-    429: "{where} limits requests and refused {doing} (429): run this again later, or raise the "
-    "limit in front of Keystone.",
-    500: "{where} failed at {doing} (500{request}): see the log of Keystone on its host.",
-    502: "{where} is not available for {doing} (502): see that Keystone runs behind its balancer.",
-    503: "{where} is not available for {doing} (503): see that Keystone runs behind its balancer.",
-    504: "{where} is not available for {doing} (504): see that Keystone runs behind its balancer.",
+    429: "{where} limits requests and refused {doing} (429{after}): run this again later, or raise "
+    "the limit in front of {service}.",
+    500: "{where} failed at {doing} (500{request}): see the log of {service} on its host.",
+    502: _UNAVAILABLE,
+    503: _UNAVAILABLE,
+    504: _UNAVAILABLE,
+}
+#: What it means when another service than Keystone says it.
+_OF_OTHERS = {
+    401: "{where} does not take the token of {account}: see [keystone_authtoken] there, and its "
+    "log.",
+    403: "{where} forbids {doing} to {account} ({text}): give it the role admin on the project it "
+    "names, or see the policy there.",
+    404: "{where} does not find what {doing} is for ({text}): correct the name, or create it.",
+    406: "{where} does not know the version asked for with {doing} ({text}): it is too old.",
 }
 
 
@@ -63,313 +140,181 @@ class _Client(NamedTuple):
     session: Any
     url: str  # of the API, /v3 included
     account: str  # who asks, for errors
-    kept: dict  # what has been read: key → (when, value)
+    kept: dict  # what has been read: (collection, …) → (when, value)
     waited: set  # the ids of duplicates that were given their time to go
-    refused: list  # when Keystone answered 401, and the sentence
+    faults: list  # the last one that would meet every request: until when, sentence, info
+    service: str = ""  # the type of another service, whose URL it is then
+
+    @property
+    def where(self) -> str:
+        return f"{f'The service {self.service}' if self.service else 'Keystone'} at {self.url}"
+
+    @property
+    def address(self) -> str:
+        return "its endpoint in the catalog" if self.service else "auth_url"
 
 
-# ---- domains, projects, users, roles ------------------------------------------------------------
+# ---- look ---------------------------------------------------------------------------------------
 
 
-def list_domains(auth: dict | None = None, cloud: str | None = None) -> list[dict[str, Any]]:
+def find(kind: str, auth: dict | None = None, cloud: str | None = None, **key) -> list[dict]:
     """
-    All domains: ``id``, ``name``, ``description``, ``enabled``.
+    The objects of this key, each with ``id``, its key and what it has besides.
 
-    auth, cloud
-        See the module's head.
+    There are several only where Keystone lets other tools make duplicates, or where a part of a
+    key is left out: a service's name, anything of an endpoint's key.
+
+    kind : str
+        As in the module's head, which also tells of ``auth`` and ``cloud``.
+    key
+        The kind's key.
+
+    Raises CommandExecutionError, naming the ids, when an endpoint's service is there twice.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.find endpoint service_type=compute region=RegionOne
+    """
+    needed = 0 if kind == "endpoint" else 1
+    return _find(_client(auth, cloud), kind, _arguments(kind, key, needed, settable=False))
+
+
+def get(kind: str, auth: dict | None = None, cloud: str | None = None, **key) -> dict | None:
+    """
+    The one object of this key, as in :func:`find`; None when there is none.
+
+    kind, key
+        As of :func:`find`.
+
+    Raises CommandExecutionError, naming the ids, when there are several.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.get user name=nova
+    """
+    found = find(kind, auth, cloud, **key)
+    return _one(_client(auth, cloud), kind, found)
+
+
+def list_domains(auth: dict | None = None, cloud: str | None = None) -> dict[str, dict]:
+    """
+    All domains, by name: ``id``, ``description``, ``enabled``.
 
     CLI Example::
 
         salt ctl1 nova_identity.list_domains
     """
-    fields = ("id", "name", "description", "enabled")
-    return [_picked(row, fields) for row in _list(_client(auth, cloud), "domains")]
+    return _listed(_client(auth, cloud), "domain")
 
 
-def get_project(
-    name: str, domain: str = "Default", auth: dict | None = None, cloud: str | None = None
-) -> dict[str, Any] | None:
+def list_projects(
+    domain: str = "Default", auth: dict | None = None, cloud: str | None = None
+) -> dict[str, dict]:
     """
-    A project: ``id``, ``name``, ``domain_id``, ``description``, ``enabled``; None: there is none.
+    The projects of a domain, by name: ``id``, ``description``, ``enabled``.
 
-    name, domain : str
-        Names of the project and its domain.
-    auth, cloud
-        See the module's head.
+    domain : str
+        Name of the domain.
 
     CLI Example::
 
-        salt ctl1 nova_identity.get_project service
-    """
-    return _named(_client(auth, cloud), "projects", name, domain, _PROJECT)
-
-
-def create_project(
-    name: str,
-    domain: str = "Default",
-    description: str | None = None,
-    enabled: bool = True,
-    auth: dict | None = None,
-    cloud: str | None = None,
-) -> bool:
-    """
-    Create a project. Returns False when another made it first.
-
-    name, domain, description : str
-        Names of the project and its domain, and a text.
-    enabled : bool
-        Whether its users may use it.
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.create_project service description='Service accounts'
+        salt ctl1 nova_identity.list_projects
     """
     client = _client(auth, cloud)
-    values = _given(name=name, description=description, enabled=enabled)
-    values["domain_id"] = _required_domain(client, domain)
-    return _create(client, "projects", {"project": values})
+    return _listed(client, "project", domain_id=_required_domain(client, domain))
 
 
-def update_project(
-    name: str,
-    domain: str = "Default",
-    description: str | None = None,
-    enabled: bool | None = None,
-    auth: dict | None = None,
-    cloud: str | None = None,
-) -> bool:
+def list_users(
+    domain: str = "Default", auth: dict | None = None, cloud: str | None = None
+) -> dict[str, dict]:
     """
-    Change a project; what is not given stays.
+    The users of a domain, by name: ``id``, ``email``, ``description``, ``enabled``, ``options``.
 
-    name, domain, description : str
-        Names of the project and its domain, and a text.
-    enabled : bool
-        Whether its users may use it.
-    auth, cloud
-        See the module's head.
+    domain : str
+        Name of the domain.
 
     CLI Example::
 
-        salt ctl1 nova_identity.update_project service enabled=true
+        salt ctl1 nova_identity.list_users
     """
     client = _client(auth, cloud)
-    path = f"/projects/{_required(client, 'projects', name, domain)}"
-    _write(client, "PATCH", path, {"project": _given(description=description, enabled=enabled)})
-    return True
+    return _listed(client, "user", domain_id=_required_domain(client, domain))
 
 
-def delete_project(
-    name: str, domain: str = "Default", auth: dict | None = None, cloud: str | None = None
-) -> bool:
+def list_roles(auth: dict | None = None, cloud: str | None = None) -> dict[str, dict]:
     """
-    Delete a project. Returns False when there is none.
-
-    name, domain : str
-        Names of the project and its domain.
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.delete_project old
-    """
-    found = get_project(name, domain, auth, cloud)
-    return bool(found) and _delete(_client(auth, cloud), f"/projects/{found['id']}")
-
-
-def get_user(
-    name: str, domain: str = "Default", auth: dict | None = None, cloud: str | None = None
-) -> dict[str, Any] | None:
-    """
-    A user: ``id``, ``name``, ``domain_id``, ``email``, ``description``, ``enabled``, ``options``.
-
-    name, domain : str
-        Names of the user and its domain.
-    auth, cloud
-        See the module's head.
-
-    Returns None when there is no such user.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.get_user nova
-    """
-    return _named(_client(auth, cloud), "users", name, domain, _USER)
-
-
-def create_user(
-    name: str,
-    password_pillar: str | None = None,
-    password: str | None = None,
-    domain: str = "Default",
-    email: str | None = None,
-    description: str | None = None,
-    enabled: bool = True,
-    options: dict | None = None,
-    auth: dict | None = None,
-    cloud: str | None = None,
-) -> bool:
-    """
-    Create a user. Returns False when another made it first.
-
-    name, domain, email, description : str
-        Names of the user and its domain, and what is told about it.
-    password_pillar, password : str
-        The name of the pillar key that holds its password, or the password.
-    enabled : bool
-        Whether it may log in.
-    options : dict
-        Keystone's resource options, such as ``{ignore_lockout_failure_attempts: true}``.
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.create_user nova password_pillar=nova:passwords:keystone_nova
-    """
-    client = _client(auth, cloud)
-    secret = _secret(password, password_pillar)
-    values = _given(name=name, email=email, description=description, enabled=enabled)
-    values |= _given(options=options, password=secret)
-    values["domain_id"] = _required_domain(client, domain)
-    return _create(client, "users", {"user": values}, secret)
-
-
-def update_user(
-    name: str,
-    password_pillar: str | None = None,
-    password: str | None = None,
-    domain: str = "Default",
-    email: str | None = None,
-    description: str | None = None,
-    enabled: bool | None = None,
-    options: dict | None = None,
-    auth: dict | None = None,
-    cloud: str | None = None,
-) -> bool:
-    """
-    Change a user; what is not given stays.
-
-    name, domain, email, description : str
-        Names of the user and its domain, and what is told about it.
-    password_pillar, password : str
-        The name of the pillar key that holds its new password, or the password.
-    enabled : bool
-        Whether it may log in.
-    options : dict
-        Keystone's resource options; those that are not named stay.
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.update_user nova password_pillar=nova:passwords:keystone_nova
-    """
-    client = _client(auth, cloud)
-    secret = _secret(password, password_pillar)
-    values = _given(email=email, description=description, enabled=enabled, options=options)
-    values |= _given(password=secret)
-    path = f"/users/{_required(client, 'users', name, domain)}"
-    _write(client, "PATCH", path, {"user": values}, secret=secret)
-    return True
-
-
-def delete_user(
-    name: str, domain: str = "Default", auth: dict | None = None, cloud: str | None = None
-) -> bool:
-    """
-    Delete a user. Returns False when there is none.
-
-    name, domain : str
-        Names of the user and its domain.
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.delete_user old
-    """
-    found = get_user(name, domain, auth, cloud)
-    return bool(found) and _delete(_client(auth, cloud), f"/users/{found['id']}")
-
-
-def token_works(
-    name: str,
-    password_pillar: str | None = None,
-    password: str | None = None,
-    domain: str = "Default",
-    auth: dict | None = None,
-    cloud: str | None = None,
-) -> bool:
-    """
-    Whether Keystone gives the user an unscoped token for this password.
-
-    It is asked once a run, as a wrong password counts towards a lockout. A user that is disabled
-    or locked out gets no token with the right password either.
-
-    name, domain : str
-        Names of the user and its domain.
-    password_pillar, password : str
-        The name of the pillar key that holds the password, or the password.
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.token_works nova password_pillar=nova:passwords:keystone_nova
-    """
-    client = _client(auth, cloud)
-    from keystoneauth1 import exceptions
-
-    secret = _secret(password, password_pillar)
-    if secret is None:
-        raise SaltInvocationError("Give password_pillar, the name of a pillar key, or password.")
-    user = {"name": name, "domain": {"id": _required_domain(client, domain)}, "password": secret}
-    identity = {"methods": ["password"], "password": {"user": user}}
-    body = {"auth": {"identity": identity, "scope": "unscoped"}}
-
-    def probe() -> bool:
-        url = f"{client.url}/auth/tokens"
-        try:
-            client.session.post(url, json=body, authenticated=False, log=False)
-        except exceptions.Unauthorized:
-            return False
-        return True
-
-    key = ("token", name, domain, secret)
-    return _kept(client, key, lambda: _ask(client, "POST /auth/tokens", probe, secret=secret))
-
-
-def list_roles(auth: dict | None = None, cloud: str | None = None) -> list[dict[str, Any]]:
-    """
-    All roles that belong to no domain: ``id``, ``name``.
-
-    auth, cloud
-        See the module's head.
+    All roles that belong to no domain, by name: ``id``, ``description``.
 
     CLI Example::
 
         salt ctl1 nova_identity.list_roles
     """
-    return [_picked(row, ("id", "name")) for row in _list(_client(auth, cloud), "roles")]
+    return _listed(_client(auth, cloud), "role")
 
 
-def create_role(name: str, auth: dict | None = None, cloud: str | None = None) -> bool:
+def list_regions(auth: dict | None = None, cloud: str | None = None) -> dict[str, dict]:
     """
-    Create a role. Returns False when another made it first.
-
-    name : str
-        Name of the role.
-    auth, cloud
-        See the module's head.
+    All regions, by name, which is their id: ``id``, ``description``.
 
     CLI Example::
 
-        salt ctl1 nova_identity.create_role service
+        salt ctl1 nova_identity.list_regions
     """
-    return _create(_client(auth, cloud), "roles", {"role": {"name": name}})
+    return _listed(_client(auth, cloud), "region")
+
+
+def list_services(auth: dict | None = None, cloud: str | None = None) -> dict[str, dict]:
+    """
+    All services, by type and name: ``id``, ``description``, ``enabled``.
+
+    Of duplicates the name here holds the id too.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.list_services
+    """
+    return _listed(_client(auth, cloud), "service")
+
+
+def list_endpoints(auth: dict | None = None, cloud: str | None = None) -> dict[str, dict]:
+    """
+    All endpoints, by region, service and interface: ``id``, ``url``, ``enabled``.
+
+    Of duplicates the name here holds the id too.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.list_endpoints
+    """
+    return _listed(_client(auth, cloud), "endpoint")
+
+
+def list_assignments(
+    user: str, user_domain: str = "Default", auth: dict | None = None, cloud: str | None = None
+) -> dict[str, list[str]]:
+    """
+    Names of the roles that were given to a user itself, by what they are on.
+
+    user, user_domain : str
+        Names of the user and its domain.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.list_assignments nova
+    """
+    client = _client(auth, cloud)
+    user_id = _required(client, "user", name=user, domain=user_domain)
+    found: dict[str, list[str]] = {}
+    query = {"user.id": user_id, "include_names": "true"}
+    for row in _list(client, "role_assignments", **query):
+        scope = row["scope"]
+        if "project" in scope:
+            on = f"project {scope['project']['name']} of {scope['project']['domain']['name']}"
+        else:
+            on = f"domain {scope['domain']['name']}" if "domain" in scope else "system"
+        on += ", inherited by projects" if "OS-INHERIT:inherited_to" in scope else ""
+        found[on] = sorted([*found.get(on, []), row["role"]["name"]])
+    return found
 
 
 def get_user_roles(
@@ -395,26 +340,170 @@ def get_user_roles(
         the name of a domain; or
     system : bool
         the whole system.
-    auth, cloud
-        See the module's head.
 
     CLI Example::
 
         salt ctl1 nova_identity.get_user_roles nova project=service
     """
     client = _client(auth, cloud)
-    found = get_user(user, user_domain, auth, cloud)
+    found = _find(client, "user", {"name": user, "domain": user_domain})
     kind, target = _scope(client, project, domain, system, project_domain)
-    if found is None or target is None:
+    if not found or target is None:
         return []
     scope = {"scope.system": "all"} if kind == "system" else {f"scope.{kind}.id": target}
-    roles = {row["id"]: row["name"] for row in _list(client, "roles")}
+    names = {row["id"]: row["name"] for row in _list(client, "roles")}
     return sorted(
-        roles.get(row["role"]["id"], row["role"]["id"])
-        for row in _list(client, "role_assignments", **scope)
-        if row.get("user", {}).get("id") == found["id"]
-        and "OS-INHERIT:inherited_to" not in row["scope"]
+        names.get(row["role"]["id"], row["role"]["id"])
+        for row in _index(client, "role_assignments", **scope).get(found[0]["id"], [])
+        if "OS-INHERIT:inherited_to" not in row["scope"]
     )
+
+
+def token_works(
+    name: str,
+    password_pillar: str | None = None,
+    password: str | None = None,
+    domain: str = "Default",
+    auth: dict | None = None,
+    cloud: str | None = None,
+) -> bool:
+    """
+    Whether Keystone gives the user an unscoped token for this password.
+
+    It is asked once a run, as a wrong password counts towards a lockout. A user that is disabled
+    or locked out gets no token with the right password either.
+
+    name, domain : str
+        Names of the user and its domain.
+    password_pillar, password : str
+        The name of the pillar key that holds the password, or the password.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.token_works nova password_pillar=nova:passwords:keystone_nova
+    """
+    client = _client(auth, cloud)
+    from keystoneauth1 import exceptions
+
+    secret = _secret(password, password_pillar)
+    if secret is None:
+        raise SaltInvocationError("Give password_pillar, the name of a pillar key, or password.")
+    user = {"name": name, "domain": {"id": _required_domain(client, domain)}, "password": secret}
+    identity = {"methods": ["password"], "password": {"user": user}}
+    body = {"auth": {"identity": identity, "scope": "unscoped"}}
+
+    def probe() -> bool:
+        url = f"{client.url}/auth/tokens"
+        try:
+            client.session.post(url, json=body, authenticated=False, log=False)
+        except exceptions.Unauthorized:
+            return False
+        return True
+
+    key = ("users", "token", name, domain, secret)
+    return _kept(client, key, lambda: _ask(client, "POST /auth/tokens", probe, secret=secret))
+
+
+def forget(auth: dict | None = None, cloud: str | None = None) -> bool:
+    """
+    Forget what has been read in this run, so that the next look asks Keystone.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.forget
+    """
+    _client(auth, cloud).kept.clear()
+    return True
+
+
+# ---- change -------------------------------------------------------------------------------------
+
+
+def create(kind: str, auth: dict | None = None, cloud: str | None = None, **values) -> bool:
+    """
+    Create an object; an endpoint's region is created with it where it is new.
+
+    Returns False when another made it first, or made the same service or endpoint at the same
+    moment, and ours was taken back.
+
+    kind : str
+        As in the module's head, which also tells of ``auth`` and ``cloud``.
+    values
+        The kind's key, and what it has besides.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.create user name=heat password_pillar=nova:passwords:keystone_heat
+        salt ctl1 nova_identity.create service type=orchestration name=heat
+    """
+    given = _arguments(kind, values)
+    client = _client(auth, cloud)
+    collection, key, _ = _KINDS[kind]
+    body = {name: value for name, value in given.items() if name not in _PASSWORD}
+    secret = None
+    if kind == "user":
+        secret = _secret(given.get("password"), given.get("password_pillar"))
+        body |= _given(password=secret)
+    if "domain" in key:
+        body["domain_id"] = _required_domain(client, body.pop("domain"))
+    if kind == "region":
+        body["id"] = body.pop("name")
+    if kind == "endpoint":
+        service = {"type": body.pop("service_type"), "name": body.pop("service_name")}
+        body["service_id"] = _required(client, "service", **service)
+        body["region_id"] = body.pop("region")
+        if not _index(client, "regions").get(body["region_id"]):
+            _create(client, "regions", {"region": {"id": body["region_id"]}})
+    if kind in ("service", "endpoint"):
+        place = {name: given[name] for name in key}
+        return _create_one(client, kind, body, lambda: _same(client, kind, place))
+    return _create(client, collection, {kind: body}, secret)
+
+
+def update(
+    kind: str, id: str, auth: dict | None = None, cloud: str | None = None, **values
+) -> bool:
+    """
+    Change an object in place; what is not given stays, a user's other options too.
+
+    Returns False when there is no such object.
+
+    kind, id : str
+        As in the module's head; the id, as :func:`get` tells it.
+    values
+        What the kind has besides its key.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.update endpoint 0123456789abcdef0123456789abcdef url=http://192.0.2.1
+    """
+    given = _arguments(kind, values, 0, key=False)
+    client = _client(auth, cloud)
+    secret = _secret(given.pop("password", None), given.pop("password_pillar", None))
+    path = f"/{_KINDS[kind].collection}/{id}"
+    body = {kind: given | _given(password=secret)}
+    return _there(lambda: _write(client, "PATCH", path, body, secret=secret))
+
+
+def delete(kind: str, id: str, auth: dict | None = None, cloud: str | None = None) -> bool:
+    """
+    Delete an object. Returns False when there is none.
+
+    Keystone deletes with a service its endpoints in every region, with a role its assignments, and
+    with a domain (which is disabled first, as Keystone wants it) its users and projects.
+
+    kind, id : str
+        As in the module's head; the id, as :func:`get` tells it.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.delete endpoint 0123456789abcdef0123456789abcdef
+    """
+    _arguments(kind, {}, 0, key=False)
+    if kind == "domain" and not update("domain", id, auth, cloud, enabled=False):
+        return False
+    client = _client(auth, cloud)
+    return _there(lambda: _write(client, "DELETE", f"/{_KINDS[kind].collection}/{id}"))
 
 
 def assign_role(
@@ -435,8 +524,6 @@ def assign_role(
         Name of the role.
     user, project, domain, system, user_domain, project_domain
         As of :func:`get_user_roles`.
-    auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -466,8 +553,6 @@ def unassign_role(
         Name of the role.
     user, project, domain, system, user_domain, project_domain
         As of :func:`get_user_roles`.
-    auth, cloud
-        See the module's head.
 
     CLI Example::
 
@@ -475,300 +560,8 @@ def unassign_role(
     """
     client = _client(auth, cloud)
     where = (project, domain, system, user_domain, project_domain)
-    return _delete(client, _assignment(client, role, user, *where))
-
-
-# ---- the catalog --------------------------------------------------------------------------------
-
-
-def list_services(auth: dict | None = None, cloud: str | None = None) -> list[dict[str, Any]]:
-    """
-    All services: ``id``, ``name``, ``type``, ``description``, ``enabled``.
-
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.list_services
-    """
-    return [_picked(row, _SERVICE) for row in _list(_client(auth, cloud), "services")]
-
-
-def get_service(
-    name: str, type: str, auth: dict | None = None, cloud: str | None = None
-) -> dict[str, Any] | None:
-    """
-    The service of this name and type, as in :func:`list_services`; None when there is none.
-
-    name, type : str
-        Such as ``nova`` and ``compute``.
-    auth, cloud
-        See the module's head.
-
-    Raises CommandExecutionError, naming the ids, when there are several.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.get_service nova compute
-    """
-    client = _client(auth, cloud)
-
-    def look() -> list[dict]:
-        return [row for row in _list(client, "services") if _is(row, name, type)]
-
-    same = _patiently(client, look)
-    if len(same) > 1:
-        ids = ", ".join(sorted(row["id"] for row in same))
-        raise CommandExecutionError(
-            f"Keystone at {client.url} has {len(same)} services {name} of the type {type} (ids "
-            f"{ids}): delete all but the one whose endpoints are in use."
-        )
-    return _picked(same[0], _SERVICE) if same else None
-
-
-def create_service(
-    name: str,
-    type: str,
-    description: str | None = None,
-    enabled: bool = True,
-    auth: dict | None = None,
-    cloud: str | None = None,
-) -> bool:
-    """
-    Create a service. Returns False when another made the same and ours was taken back.
-
-    name, type, description : str
-        Such as ``nova``, ``compute`` and a text.
-    enabled : bool
-        Whether the catalog shows it.
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.create_service nova compute 'OpenStack Compute'
-    """
-    client = _client(auth, cloud)
-    values = _given(name=name, type=type, description=description, enabled=enabled)
-
-    def same() -> list[dict]:
-        return [row for row in _list(client, "services") if _is(row, name, type)]
-
-    return _create_one(client, "services", "service", values, same)
-
-
-def update_service(
-    service_id: str,
-    description: str | None = None,
-    enabled: bool | None = None,
-    auth: dict | None = None,
-    cloud: str | None = None,
-) -> bool:
-    """
-    Change a service; what is not given stays.
-
-    service_id, description : str
-        Its id, and a text.
-    enabled : bool
-        Whether the catalog shows it.
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.update_service 0123456789abcdef0123456789abcdef enabled=true
-    """
-    values = {"service": _given(description=description, enabled=enabled)}
-    _write(_client(auth, cloud), "PATCH", f"/services/{service_id}", values)
-    return True
-
-
-def delete_service(service_id: str, auth: dict | None = None, cloud: str | None = None) -> bool:
-    """
-    Delete a service with its endpoints in every region. Returns False when there is none.
-
-    service_id : str
-        Its id.
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.delete_service 0123456789abcdef0123456789abcdef
-    """
-    return _delete(_client(auth, cloud), f"/services/{service_id}")
-
-
-def list_regions(auth: dict | None = None, cloud: str | None = None) -> list[str]:
-    """
-    The names of all regions, which are their ids.
-
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.list_regions
-    """
-    return sorted(row["id"] for row in _list(_client(auth, cloud), "regions"))
-
-
-def list_endpoints(auth: dict | None = None, cloud: str | None = None) -> list[dict[str, Any]]:
-    """
-    All endpoints: ``id``, ``service_id``, ``service_name``, ``service_type``, ``interface``,
-    ``region``, ``url``, ``enabled``.
-
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.list_endpoints
-    """
-    return [row for rows in _endpoints(_client(auth, cloud)).values() for row in rows]
-
-
-def find_endpoints(
-    service_name: str,
-    service_type: str,
-    interface: str | None = None,
-    region: str | None = None,
-    auth: dict | None = None,
-    cloud: str | None = None,
-) -> list[dict[str, Any]]:
-    """
-    The endpoints of one service, as in :func:`list_endpoints`. Empty without such a service.
-
-    service_name, service_type : str
-        Such as ``nova`` and ``compute``.
-    interface, region : str
-        ``public``, ``internal`` or ``admin``, and a region; None: whichever.
-    auth, cloud
-        See the module's head.
-
-    Raises CommandExecutionError when there are several such services.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.find_endpoints nova compute public RegionOne
-    """
-    client = _client(auth, cloud)
-    service = get_service(service_name, service_type, auth, cloud)
-    if service is None:
-        return []
-    if interface and region:
-        place = (service["id"], interface, region)
-        return list(_patiently(client, lambda: _endpoints(client).get(place, [])))
-    return [
-        row
-        for (owner, side, area), rows in _endpoints(client).items()
-        if owner == service["id"] and interface in (None, side) and region in (None, area)
-        for row in rows
-    ]
-
-
-def create_endpoint(
-    service_name: str,
-    service_type: str,
-    interface: str,
-    region: str,
-    url: str,
-    enabled: bool = True,
-    auth: dict | None = None,
-    cloud: str | None = None,
-) -> bool:
-    """
-    Create an endpoint, and its region where it is new.
-
-    service_name, service_type : str
-        The service, such as ``nova`` and ``compute``.
-    interface, region, url : str
-        ``public``, ``internal`` or ``admin``; the region's name; the URL.
-    enabled : bool
-        Whether the catalog shows it.
-    auth, cloud
-        See the module's head.
-
-    Returns False when another made one for the same place and ours was taken back.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.create_endpoint nova compute public R1 http://192.0.2.1:8774/v2.1
-    """
-    client = _client(auth, cloud)
-    service = get_service(service_name, service_type, auth, cloud)
-    if service is None:
-        raise CommandExecutionError(
-            f"Keystone at {client.url} has no service {service_name} of the type {service_type}: "
-            "create it first (nova_identity.service_present)."
-        )
-    if region not in list_regions(auth, cloud):
-        _create(client, "regions", {"region": {"id": region}})
-    values = {"service_id": service["id"], "interface": interface, "region_id": region}
-    values |= {"url": url, "enabled": enabled}
-
-    def same() -> list[dict]:
-        return _endpoints(client).get((service["id"], interface, region), [])
-
-    return _create_one(client, "endpoints", "endpoint", values, same)
-
-
-def update_endpoint(
-    endpoint_id: str,
-    url: str | None = None,
-    enabled: bool | None = None,
-    auth: dict | None = None,
-    cloud: str | None = None,
-) -> bool:
-    """
-    Change an endpoint in place; what is not given stays.
-
-    endpoint_id, url : str
-        Its id, and its new URL.
-    enabled : bool
-        Whether the catalog shows it.
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.update_endpoint 0123456789abcdef0123456789abcdef http://192.0.2.1
-    """
-    values = {"endpoint": _given(url=url, enabled=enabled)}
-    _write(_client(auth, cloud), "PATCH", f"/endpoints/{endpoint_id}", values)
-    return True
-
-
-def delete_endpoint(endpoint_id: str, auth: dict | None = None, cloud: str | None = None) -> bool:
-    """
-    Delete an endpoint. Returns False when there is none.
-
-    endpoint_id : str
-        Its id.
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.delete_endpoint 0123456789abcdef0123456789abcdef
-    """
-    return _delete(_client(auth, cloud), f"/endpoints/{endpoint_id}")
-
-
-def forget(auth: dict | None = None, cloud: str | None = None) -> bool:
-    """
-    Forget what has been read in this run, so that the next look asks Keystone.
-
-    auth, cloud
-        See the module's head.
-
-    CLI Example::
-
-        salt ctl1 nova_identity.forget
-    """
-    _client(auth, cloud).kept.clear()
-    return True
+    path = _assignment(client, role, user, *where)
+    return _there(lambda: _write(client, "DELETE", path))
 
 
 # ---- other services, by the catalog -------------------------------------------------------------
@@ -778,14 +571,68 @@ def catalog(auth: dict | None = None, cloud: str | None = None) -> list[dict[str
     """
     The catalog that a token gets now: services with ``type``, ``name`` and ``endpoints``.
 
-    auth, cloud
-        See the module's head.
-
     CLI Example::
 
         salt ctl1 nova_identity.catalog
     """
     return _list(_client(auth, cloud), "auth/catalog")
+
+
+def request(
+    service_type: str,
+    method: str,
+    path: str,
+    body: dict | None = None,
+    headers: dict | None = None,
+    region: str | None = None,
+    interface: str = "public",
+    retry: bool = True,
+    auth: dict | None = None,
+    cloud: str | None = None,
+) -> dict[str, Any]:
+    """
+    What another service answers, authenticated, at the URL that the catalog gives.
+
+    service_type, region, interface : str
+        Whose endpoint, such as ``compute``.
+    method, path : str
+        Such as ``GET``, and the path below the endpoint, such as ``/servers?limit=1``.
+    body, headers : dict
+        What to send, as JSON, and headers such as ``{OpenStack-API-Version: compute 2.69}``.
+    retry : bool
+        Whether to ask again after a passing fault, and to spare a service that does not answer.
+
+    Returns an empty dict where the answer is empty. Raises CommandExecutionError when the catalog
+    has no such endpoint, and when the service refuses, fails, or does not answer with JSON;
+    SaltInvocationError when several regions have one and none is named.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.request compute GET /os-services region=RegionOne
+    """
+    client = _client(auth, cloud)
+    found = [
+        endpoint
+        for service in catalog(auth, cloud)
+        if service["type"] == service_type
+        for endpoint in service["endpoints"]
+        if endpoint["interface"] == interface and region in (None, endpoint["region"])
+    ]
+    where = f"{interface} endpoint of {service_type}{f' in {region}' if region else ''}"
+    if not found:
+        raise _error(f"The catalog has no {where}: register one with Keystone.", NO_ENDPOINT)
+    regions = sorted({endpoint["region"] for endpoint in found})
+    if len(regions) > 1:
+        raise SaltInvocationError(
+            f"The catalog has a {where} in each of {', '.join(regions)}: name the region."
+        )
+    url = found[0]["url"].rstrip("/")
+    # Its own faults: that another service is down does not say that Keystone is.
+    others = __context__.setdefault("nova_identity.faults", {})
+    faults = others.setdefault((os.getpid(), client.account, url), []) if retry else []
+    other = client._replace(url=url, service=service_type, faults=faults)
+    _spare(other)
+    return _request(other, method, path, body, retry, headers=headers)
 
 
 def get_from(
@@ -797,49 +644,161 @@ def get_from(
     cloud: str | None = None,
 ) -> dict[str, Any]:
     """
-    What another service answers, authenticated, at the URL that the catalog gives.
-
-    service_type, region, interface : str
-        Whose endpoint, such as ``compute``.
-    path : str
-        Below the endpoint, such as ``/servers?limit=1``.
-    auth, cloud
-        See the module's head.
-
-    Raises CommandExecutionError when the catalog has no such endpoint, or the service does not
-    answer with JSON.
+    What another service answers to GET, asked once; arguments and errors as of :func:`request`.
 
     CLI Example::
 
         salt ctl1 nova_identity.get_from compute /os-services RegionOne
     """
-    from keystoneauth1 import exceptions
-
-    client = _client(auth, cloud)
-    urls = [
-        endpoint["url"]
-        for service in catalog(auth, cloud)
-        if service["type"] == service_type
-        for endpoint in service["endpoints"]
-        if endpoint["interface"] == interface and (not region or endpoint["region"] == region)
-    ]
-    where = f"{interface} endpoint of {service_type}{f' in {region}' if region else ''}"
-    if not urls:
-        raise CommandExecutionError(f"The catalog has no {where}: register one with Keystone.")
-    url = f"{urls[0].rstrip('/')}{path}"
-    try:
-        return client.session.get(url, headers={"Accept": "application/json"}).json()
-    except (exceptions.ClientException, ValueError) as exc:
-        status = getattr(exc, "http_status", None)
-        said = f"answers {status}" if status else f"does not answer ({_root(exc)})"
-        raise _error(
-            f"The {where} {said} to GET {url}: see that the service runs behind the balancer, "
-            "and its log.",
-            status,
-        ) from None
+    where = {"region": region, "interface": interface, "auth": auth, "cloud": cloud}
+    return request(service_type, "GET", path, retry=False, **where)
 
 
-# ---- names to ids -------------------------------------------------------------------------------
+# ---- what a kind is looked for by ---------------------------------------------------------------
+
+
+def _arguments(
+    kind: str, values: dict, needed: int | None = None, key: bool = True, settable: bool = True
+) -> dict[str, Any]:
+    """
+    What was given of a kind's ``key`` and of what is ``settable`` besides.
+
+    needed
+        How many parts of the key must be there; None: all.
+    """
+    if kind not in _KINDS:
+        raise SaltInvocationError(f"{kind} is no kind: one of {', '.join(_KINDS)}.")
+    _, parts, fields = _KINDS[kind]
+    known = parts if key else ()
+    if settable:
+        known += fields + (_PASSWORD if kind == "user" else ())
+    # Salt adds words of its own, __pub_….
+    given = _given(**salt.utils.args.clean_kwargs(**values))
+    for name in given:
+        if name not in known:
+            raise SaltInvocationError(f"No {name} of a {kind} here, but {', '.join(known)}.")
+    if "domain" in known:
+        given.setdefault("domain", "Default")
+    missing = [name for name in parts[:needed] if not given.get(name)]
+    if missing:
+        raise SaltInvocationError(f"Give {', '.join(missing)} of the {kind}.")
+    return given
+
+
+def _find(client: _Client, kind: str, key: dict) -> list[dict[str, Any]]:
+    if kind in ("service", "endpoint"):
+        return _patiently(client, lambda: _same(client, kind, key))
+    return _same(client, kind, key)
+
+
+def _same(client: _Client, kind: str, key: dict) -> list[dict[str, Any]]:
+    """The objects of a key, however many."""
+    if kind == "service":
+        rows = _index(client, "services").get(key["type"], [])
+        rows = [row for row in rows if key.get("name") in (None, row.get("name"))]
+    elif kind == "endpoint":
+        rows = _placed(client, key)
+    elif kind == "region":
+        rows = _index(client, "regions").get(key["name"], [])
+    elif kind == "role":
+        rows = _alike(_index(client, "roles"), key["name"])
+    elif kind == "domain":
+        rows = _named(client, "domains", key["name"])
+    else:
+        domain_id = _domain_id(client, key["domain"])
+        query = {"domain_id": domain_id}
+        rows = _named(client, _KINDS[kind].collection, key["name"], **query) if domain_id else []
+    return [_object(client, kind, row, key) for row in rows]
+
+
+def _placed(client: _Client, key: dict) -> list[dict[str, Any]]:
+    """The endpoints of one service, or of all where none is named."""
+    service = None
+    if "service_name" in key and "service_type" not in key:
+        raise SaltInvocationError("Give service_type too, not service_name alone.")
+    if "service_type" in key:
+        wanted = {"type": key["service_type"], "name": key.get("service_name")}
+        service = _one(client, "service", _find(client, "service", wanted))
+        if service is None:
+            return []
+    index = _index(client, "endpoints")
+    place = (service and service["id"], key.get("interface"), key.get("region"))
+    if None not in place:
+        return index.get(place, [])
+    named = [(part, wanted) for part, wanted in enumerate(place) if wanted is not None]
+    fitting = [rows for at, rows in index.items() if all(at[part] == w for part, w in named)]
+    return [row for rows in fitting for row in rows]
+
+
+def _object(client: _Client, kind: str, row: dict, key: dict) -> dict[str, Any]:
+    if kind == "endpoint":
+        service = _index(client, "services", by="id").get(row["service_id"], [{}])[0]
+        key = {
+            "service_type": service.get("type"),
+            "service_name": service.get("name"),
+            "interface": row["interface"],
+            "region": row.get("region_id"),
+        }
+        row = {"enabled": True, **row}
+    elif kind == "service":
+        key = {"type": row["type"], "name": row.get("name")}
+    elif kind == "region":
+        key = {"name": row["id"]}
+    else:
+        key = {**key, "name": row["name"]}
+    return {"id": row["id"], **key, **{name: row.get(name) for name in _KINDS[kind].fields}}
+
+
+def _listed(client: _Client, kind: str, **query) -> dict[str, dict[str, Any]]:
+    """All objects of a kind by what a person calls them."""
+    named: dict[str, list[dict]] = {}
+    _, key, fields = _KINDS[kind]
+    order = ("region", "service_type", "service_name", "interface") if kind == "endpoint" else key
+    for row in _list(client, _KINDS[kind].collection, **query):
+        found = _object(client, kind, row, {})
+        named.setdefault(" ".join(str(found[k]) for k in order if k in found), []).append(found)
+    return {
+        f"{name} (id {row['id']})" if len(rows) > 1 else name: _picked(row, ("id", *fields))
+        for name, rows in sorted(named.items())
+        for row in rows
+    }
+
+
+def _one(client: _Client, kind: str, found: list[dict]) -> dict[str, Any] | None:
+    if len(found) > 1:
+        known = ", ".join(sorted(f"{row['id']} {row.get('url', '')}".rstrip() for row in found))
+        names = " ".join(str(found[0][name]) for name in _KINDS[kind].key)
+        raise CommandExecutionError(
+            f"Keystone at {client.url} has {len(found)} {kind}s {names} ({known}): delete all but "
+            "the one that is right; only a person knows which."
+        )
+    return found[0] if found else None
+
+
+def _alike(index: dict, name: str) -> list[dict[str, Any]]:
+    # A database may compare without case: what it holds as Nova it will not let us create as nova.
+    return sorted(index.get(name.casefold(), []), key=lambda row: row["name"] != name)[:1]
+
+
+def _named(client: _Client, collection: str, name: str, **query) -> list[dict[str, Any]]:
+    """The row of a name, if any: the first few names are asked for, then all are read at once."""
+    names = _kept(client, (collection, "names", *query.values()), set)
+    names.add(name)
+
+    def read() -> dict | None:
+        try:
+            return _index(client, collection, **query)
+        except CommandExecutionError as exc:
+            if exc.info != TRUNCATED:
+                raise
+            return None
+
+    index = None
+    if len(names) > FEW:
+        index = _kept(client, (collection, "if whole", *query.values()), read)
+    if index is None:
+        index = _index(client, collection, name=name, **query)
+    return _alike(index, name)
 
 
 def _domain_id(client: _Client, name: str) -> str | None:
@@ -853,8 +812,7 @@ def _domain_id(client: _Client, name: str) -> str | None:
     }
     if known.get(name):
         return known[name]
-    rows = _list(client, "domains", name=name)
-    return next((row["id"] for row in rows if row["name"] == name), None)
+    return next((row["id"] for row in _named(client, "domains", name)), None)
 
 
 def _required_domain(client: _Client, name: str) -> str:
@@ -866,26 +824,15 @@ def _required_domain(client: _Client, name: str) -> str:
     return found
 
 
-def _named(
-    client: _Client, collection: str, name: str, domain: str, fields: tuple[str, ...]
-) -> dict[str, Any] | None:
-    domain_id = _domain_id(client, domain)
-    if domain_id is None:
-        return None
-    rows = _list(client, collection, name=name, domain_id=domain_id)
-    # A database may compare without case: what it holds as Nova it will not let us create as nova.
-    alike = [row for row in rows if row["name"].casefold() == name.casefold()]
-    exact = [row for row in alike if row["name"] == name]
-    return next((_picked(row, fields) for row in exact + alike), None)
-
-
-def _required(client: _Client, collection: str, name: str, domain: str) -> str:
-    found = _named(client, collection, name, domain, ("id",))
+def _required(client: _Client, kind: str, **key) -> str:
+    found = _one(client, kind, _find(client, kind, key))
     if found is None:
-        kind = collection[:-1]
+        name = key["name"]
+        where = f" in the domain {key['domain']}" if "domain" in key else ""
+        where = f" of the type {key['type']}" if "type" in key else where
         raise CommandExecutionError(
-            f"Keystone at {client.url} has no {kind} {name} in the domain {domain}: create it "
-            f"first (nova_identity.{kind}_present)."
+            f"Keystone at {client.url} has no {kind} {name}{where}: create it first "
+            f"(nova_identity.{kind}_present)."
         )
     return found["id"]
 
@@ -900,8 +847,8 @@ def _scope(
         return "system", "all"
     if domain:
         return "domain", _domain_id(client, domain)
-    found = _named(client, "projects", project, project_domain, ("id",))
-    return "project", found and found["id"]
+    found = _find(client, "project", {"name": project, "domain": project_domain})
+    return "project", found[0]["id"] if found else None
 
 
 def _assignment(
@@ -919,41 +866,11 @@ def _assignment(
     if target is None and domain:
         _required_domain(client, domain)
     if target is None:
-        _required(client, "projects", project, project_domain)
-    user_id = _required(client, "users", user, user_domain)
-    role_id = next((row["id"] for row in _list(client, "roles") if row["name"] == role), None)
-    if role_id is None:
-        raise CommandExecutionError(
-            f"Keystone at {client.url} has no role {role}: create it first "
-            "(nova_identity.role_present)."
-        )
+        _required(client, "project", name=project, domain=project_domain)
+    user_id = _required(client, "user", name=user, domain=user_domain)
+    role_id = _required(client, "role", name=role)
     on = "/system" if kind == "system" else f"/{kind}s/{target}"
     return f"{on}/users/{user_id}/roles/{role_id}"
-
-
-def _endpoints(client: _Client) -> dict[tuple, list[dict[str, Any]]]:
-    """All endpoints by service, interface and region: a thousand states look into it."""
-
-    def read() -> dict[tuple, list[dict]]:
-        services = {row["id"]: row for row in _list(client, "services")}
-        places: dict[tuple, list[dict]] = {}
-        for row in _list(client, "endpoints"):
-            service = services.get(row["service_id"], {})
-            endpoint = {
-                "id": row["id"],
-                "service_id": row["service_id"],
-                "service_name": service.get("name"),
-                "service_type": service.get("type"),
-                "interface": row["interface"],
-                "region": row.get("region_id"),
-                "url": row["url"],
-                "enabled": row.get("enabled", True),
-            }
-            place = (endpoint["service_id"], endpoint["interface"], endpoint["region"])
-            places.setdefault(place, []).append(endpoint)
-        return places
-
-    return _kept(client, ("endpoints by place",), read)
 
 
 def _patiently(client: _Client, look: Callable[[], list[dict]]) -> list[dict]:
@@ -968,10 +885,6 @@ def _patiently(client: _Client, look: Callable[[], list[dict]]) -> list[dict]:
         rows = look()
     client.waited.add(tuple(sorted(row["id"] for row in rows)))
     return rows
-
-
-def _is(service: dict, name: str, type: str) -> bool:
-    return service["type"] == type and service.get("name") == name
 
 
 def _picked(row: dict, fields: tuple[str, ...]) -> dict[str, Any]:
@@ -999,15 +912,29 @@ def _list(client: _Client, collection: str, **query) -> list[dict[str, Any]]:
             rows += body[name]
             following = (body.get("links") or {}).get("next")
             if body.get("truncated") and not following:
-                raise CommandExecutionError(
+                raise _error(
                     f"Keystone at {client.url} shows a part of GET {path} only: raise list_limit "
-                    "in its keystone.conf."
+                    "in its keystone.conf.",
+                    TRUNCATED,
                 )
             # Only the query: the link's host is what Keystone believes its own to be.
             asked = urllib.parse.urlsplit(following).query if following else None
         return rows
 
     return _kept(client, (collection, *sorted(query.items())), read)
+
+
+def _index(client: _Client, collection: str, by: str = "", **query) -> dict[Any, list[dict]]:
+    """A list sorted out: thousands of states look into it."""
+    value = _BY[collection] if not by else lambda row: row[by]
+
+    def read() -> dict[Any, list[dict]]:
+        found: dict[Any, list[dict]] = {}
+        for row in _list(client, collection, **query):
+            found.setdefault(value(row), []).append(row)
+        return found
+
+    return _kept(client, (collection, "index", by, *sorted(query.items())), read)
 
 
 def _kept(client: _Client, key: tuple, read: Callable[[], Any]) -> Any:
@@ -1029,16 +956,15 @@ def _create(client: _Client, collection: str, body: dict, secret: str | None = N
     return True
 
 
-def _create_one(
-    client: _Client, collection: str, kind: str, values: dict, same: Callable[[], list[dict]]
-) -> bool:
+def _create_one(client: _Client, kind: str, body: dict, same: Callable[[], list[dict]]) -> bool:
     """
     Create what Keystone would take twice; False: another made the same, and ours was taken back.
 
     Of several the smallest id stays, and each maker deletes its own. A maker that looked before
     ours was there deletes nothing: when its own stays, ours goes, though its id be the smallest.
     """
-    mine = _write(client, "POST", f"/{collection}", {kind: values}, retry=False)[kind]["id"]
+    path = f"/{_KINDS[kind].collection}"
+    mine = _write(client, "POST", path, {kind: body}, retry=False)[kind]["id"]
     for _ in range(SETTLE_TRIES):
         ids = sorted(row["id"] for row in same())
         if ids == [mine]:
@@ -1047,13 +973,14 @@ def _create_one(
             break
         client.kept.clear()
         time.sleep(SETTLE_DELAY)
-    _delete(client, f"/{collection}/{mine}")
+    _there(lambda: _write(client, "DELETE", f"{path}/{mine}"))
     return False
 
 
-def _delete(client: _Client, path: str) -> bool:
+def _there(call: Callable[[], Any]) -> bool:
+    """Call; False: what it was for is not there any more."""
     try:
-        _write(client, "DELETE", path)
+        call()
     except CommandExecutionError as exc:
         if exc.info != NOT_FOUND:
             raise
@@ -1062,11 +989,17 @@ def _delete(client: _Client, path: str) -> bool:
 
 
 def _write(client: _Client, method: str, path: str, body: dict | None = None, **options) -> dict:
+    # What was read before is no longer to be relied on: all of it after a failure or a deletion,
+    # which takes more than what it names.
+    collection = {"PUT": "role_assignments", "DELETE": None}.get(method, path.split("/")[1])
     try:
-        return _request(client, method, path, body, **options)
-    finally:
-        # Whatever came of it, what was read before is no longer to be relied on.
+        answer = _request(client, method, path, body, **options)
+    except CommandExecutionError:
         client.kept.clear()
+        raise
+    for key in [key for key in client.kept if collection in (None, key[0])]:
+        del client.kept[key]
+    return answer
 
 
 def _request(
@@ -1076,12 +1009,15 @@ def _request(
     body: dict | None = None,
     retry: bool = True,
     secret: str | None = None,
+    headers: dict | None = None,
 ) -> dict[str, Any]:
     doing = f"{method} {path}"
 
     def send():
         # keystoneauth1 writes bodies into the debug log, passwords too.
-        return client.session.request(f"{client.url}{path}", method, json=body, log=secret is None)
+        return client.session.request(
+            f"{client.url}{path}", method, json=body, headers=headers, log=secret is None
+        )
 
     answer = _ask(client, doing, send, retry, secret)
     if not answer.content:
@@ -1105,17 +1041,42 @@ def _ask(
     """Call, again after a passing fault where ``retry`` says that twice does no harm."""
     from keystoneauth1 import exceptions
 
-    delays = iter(RETRY_DELAYS if retry else ())
+    delays = iter(RETRY_DELAYS)
     while True:
         try:
             return call()
         except exceptions.ClientException as exc:
-            passing = isinstance(exc, (exceptions.ConnectFailure, exceptions.ServiceUnavailable))
-            delay = next(delays, None) if passing else None
-            if delay is None:
+            again = (retry and _passes(exc)) or getattr(exc, "http_status", None) == TOO_MANY
+            delay, after = next(delays, None) if again else None, _retry_after(exc)
+            if delay is None or after > RETRY_AFTER:
                 # What keystoneauth1 says may hold the password: no chain, no traceback of it.
                 raise _failure(client, doing, exc, secret) from None
-        time.sleep(delay)
+        time.sleep(max(delay, after))
+
+
+def _passes(exc: Exception) -> bool:
+    """Whether a second try may help; after a hang it would only hang again."""
+    from keystoneauth1 import exceptions
+
+    passing = (exceptions.ConnectFailure, exceptions.BadGateway, exceptions.ServiceUnavailable)
+    unknown = isinstance(exc, exceptions.UnknownConnectionError)
+    return isinstance(exc, passing) or (unknown and not _is_bad_url(exc))
+
+
+def _is_bad_url(exc: Exception) -> bool:
+    # So are requests' InvalidURL, InvalidSchema and MissingSchema, but not a broken answer.
+    return isinstance(getattr(exc, "original", None), ValueError)
+
+
+def _retry_after(exc: Exception) -> float:
+    """Seconds that the answer asks to wait for, 0 where it does not."""
+    header = getattr(getattr(exc, "response", None), "headers", {}).get("Retry-After", "")
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        return max(0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0
 
 
 def _failure(
@@ -1123,16 +1084,21 @@ def _failure(
 ) -> CommandExecutionError:
     from keystoneauth1 import exceptions
 
-    where = f"Keystone at {client.url}"
+    where, service = client.where, client.service or "Keystone"
     status = getattr(exc, "http_status", None)
-    if status in _SENTENCES:
+    sentences = _SENTENCES | (_OF_OTHERS if client.service else {})
+    if status in sentences:
         number = getattr(exc, "request_id", None)
-        sentence = _SENTENCES[status].format(
+        sentence = sentences[status].format(
             where=where,
+            service=service,
+            address=client.address,
             doing=doing,
             account=client.account,
-            text=_masked(str(getattr(exc, "message", exc)), secret),
+            text=_masked(_said(exc), secret),
             request=f", request {number}" if number else "",
+            status=status,
+            after=f", for {_retry_after(exc):.0f} s" if _retry_after(exc) else "",
         )
     elif isinstance(exc, exceptions.ConnectTimeout):
         sentence = (
@@ -1142,28 +1108,44 @@ def _failure(
     elif isinstance(exc, exceptions.SSLError):
         sentence = (
             f"{where} cannot be trusted ({_root(exc)}): name the CA that signed its certificate as "
-            "cacert in auth, or correct the host name in auth_url."
+            f"cacert in auth, or correct the host name in {client.address}."
         )
-    elif isinstance(exc, exceptions.ConnectFailure):
+    elif isinstance(exc, exceptions.UnknownConnectionError) and _is_bad_url(exc):
+        reason = _root(exc).rstrip(".")
+        sentence = f"{where} cannot be asked ({reason}): correct {client.address}."
+    elif isinstance(exc, (exceptions.ConnectFailure, exceptions.UnknownConnectionError)):
         sentence = (
             f"{where} cannot be reached for {doing} ({_root(exc)}): see that it runs there and "
-            "that auth_url is right."
+            f"that {client.address} is right."
         )
-    elif isinstance(exc, exceptions.UnknownConnectionError):
-        sentence = f"{where} cannot be asked ({_root(exc).rstrip('.')}): correct auth_url."
     elif isinstance(exc, exceptions.InvalidResponse):
         return _foreign(client, doing)
     else:
-        text = _masked(str(exc), secret)
-        sentence = f"{where} could not do {doing} ({text}): see the log of Keystone on its host."
-    if status == UNAUTHORIZED:
-        client.refused[:] = [time.monotonic(), sentence]
-    return _error(sentence, status)
+        text = _masked(_said(exc), secret)
+        sentence = f"{where} could not do {doing} ({text}): see the log of {service} on its host."
+    # Not tried again by each state: an administrator is locked out by wrong passwords too, and a
+    # run of many states would hang for long.
+    down = isinstance(exc, (exceptions.ConnectFailure, exceptions.ConnectTimeout))
+    age = READ_AGE if status == UNAUTHORIZED else DOWN_AGE if down else 0
+    info = UNREACHABLE if client.service and (down or status in (502, 503, 504)) else status
+    if age:
+        client.faults[:] = [time.monotonic() + age, sentence, info]
+    return _error(sentence, info)
+
+
+def _said(exc: Exception) -> str:
+    """What the service said; keystoneauth1 does not know Nova's ``{"badRequest": {…}}``."""
+    try:
+        (fault,) = exc.response.json().values()
+        return fault["message"]
+    except (AttributeError, TypeError, KeyError, ValueError):
+        return str(getattr(exc, "message", exc))
 
 
 def _foreign(client: _Client, doing: str) -> CommandExecutionError:
     return CommandExecutionError(
-        f"What answers {doing} at {client.url} is not Keystone: correct auth_url."
+        f"What answers {doing} at {client.url} is not {client.service or 'Keystone'}: correct "
+        f"{client.address}."
     )
 
 
@@ -1191,24 +1173,41 @@ def _masked(text: str, secret: str | None) -> str:
 
 
 def _client(auth: dict | None, cloud: str | None) -> _Client:
-    if not auth:
-        cloud = cloud or os.environ.get("OS_CLOUD") or "nova"
+    cloud = None if auth else cloud or os.environ.get("OS_CLOUD")
     # By process: a socket that a fork inherits (`parallel: True`) must not be spoken to by both.
     key = (os.getpid(), cloud, *sorted((k, str(v)) for k, v in (auth or {}).items()))
     clients = __context__.setdefault("nova_identity.clients", {})
     client = clients.get(key)
-    if client and client.refused:
-        # Not tried again by each state: an administrator is locked out by wrong passwords too.
-        when, sentence = client.refused
-        if time.monotonic() - when <= READ_AGE:
-            raise _error(sentence, UNAUTHORIZED)
+    if client and client.faults:
+        _spare(client)
         client = None
     if client is None:
-        client = clients[key] = _from_auth(auth) if auth else _from_cloud(cloud)
+        source = ""
+        if not auth and not cloud:
+            auth, source = _from_nova_conf(), f" of {NOVA_CONF}"
+        made = _from_auth(auth, source) if auth else _from_cloud(cloud or "nova")
+        client = clients[key] = made
     return client
 
 
-def _from_auth(auth: dict) -> _Client:
+def _spare(client: _Client) -> None:
+    """Do not ask again too soon where it would fail again."""
+    if client.faults and time.monotonic() < client.faults[0]:
+        raise _error(*client.faults[1:])
+
+
+def _from_nova_conf() -> dict | None:
+    """The account with which the node's own Nova asks Keystone, if it has one."""
+    options = __utils__["nova_conf.read"](NOVA_CONF).get("keystone_authtoken", {})
+    conf = {name: values[-1].replace("$$", "$") for name, values in options.items()}
+    named = _AUTH - {"auth_url", "region_name", "cacert", "interface", "password_pillar"}
+    if not all(conf.get(name) for name in ("auth_url", "username", "password")):
+        return None
+    auth = {name: conf.get(name) for name in {"auth_url", *named}}
+    return _given(**auth, cacert=conf.get("cafile") or None)
+
+
+def _from_auth(auth: dict, source: str = "") -> _Client:
     key = auth.get("password_pillar")
     password = _secret(auth.get("password"), key)
     missing = [word for word in ("auth_url", "username") if not auth.get(word)]
@@ -1237,8 +1236,9 @@ def _from_auth(auth: dict) -> _Client:
         user_domain_name=auth.get("user_domain_name") or "Default",
         project_name=project,
         project_domain_name=auth.get("project_domain_name") or "Default",
+        include_catalog=False,
     )
-    source = f" with the password in the pillar key {key}" if key else ""
+    source = f" with the password in the pillar key {key}" if key else source
     account = f"the user {auth['username']} on the project {project}{source}"
     return _Client(_session(plugin, cacert or True), url, account, {}, set(), [])
 

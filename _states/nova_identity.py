@@ -1,27 +1,121 @@
 """
-What Keystone has to know of a service: users, roles, projects, services and endpoints.
+Domains, projects, users, roles, their assignments, services, endpoints and regions of Keystone.
 
-``auth`` (or ``cloud``) says where Keystone is and who asks: see the head of the execution module
-nova_identity. Safe when several controllers run them at the same moment, also those of sites that
-share a Keystone. An endpoint of another region is never touched.
+Every state takes ``auth``, where Keystone is and who asks, or ``cloud``: see the head of the
+execution module nova_identity. An object that is there is repaired in place; what is not given is
+left as it is. Safe when several controllers run them at the same moment, also those of sites that
+share a Keystone. What belongs to another region is never touched, and duplicates that other tools
+left are reported by their ids, never guessed at.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
-
-_FAILURES = (CommandExecutionError, SaltInvocationError)
-
-#: How often to begin anew when others are quicker.
-ROUNDS = 3
+from salt.exceptions import CommandExecutionError
 
 
 def __virtual__():
-    if "nova_identity.get_user" in __salt__:
+    if "nova_identity.get" in __salt__:
         return True
     return False, "The module nova_identity is not loaded: run saltutil.sync_all."
+
+
+def domain_present(
+    name: str,
+    description: str | None = None,
+    enabled: bool = True,
+    auth: dict | None = None,
+    cloud: str | None = None,
+) -> dict[str, Any]:
+    """
+    The domain exists.
+
+    name, description : str
+        Its name, and a text.
+    enabled : bool
+        Whether its users may log in.
+
+    .. code-block:: yaml
+
+        heat:
+          nova_identity.domain_present:
+            - description: Stacks' users
+            - auth: {auth_url: …, username: admin, password_pillar: …}
+    """
+    wanted = {"description": description, "enabled": enabled}
+    return _present("domain", {"name": name}, wanted, auth, cloud)
+
+
+def domain_absent(name: str, auth: dict | None = None, cloud: str | None = None) -> dict[str, Any]:
+    """
+    The domain does not exist. One that still has users or projects is not deleted.
+
+    Keystone would delete them with it.
+
+    name : str
+        Its name.
+
+    .. code-block:: yaml
+
+        heat:
+          nova_identity.domain_absent:
+            - auth: {auth_url: …, username: admin, password_pillar: …}
+    """
+    at = {"auth": auth, "cloud": cloud}
+
+    def uses() -> list[str]:
+        return [
+            f"the {kind} {row}"
+            for kind in ("project", "user")
+            for row in _look({}, f"list_{kind}s", domain=name, **at)
+        ]
+
+    return _absent("domain", {"name": name}, auth, cloud, uses)
+
+
+def project_present(
+    name: str,
+    domain: str = "Default",
+    description: str | None = None,
+    enabled: bool = True,
+    auth: dict | None = None,
+    cloud: str | None = None,
+) -> dict[str, Any]:
+    """
+    The project exists.
+
+    name, domain, description : str
+        Names of the project and its domain, and a text.
+    enabled : bool
+        Whether its users may use it.
+
+    .. code-block:: yaml
+
+        service:
+          nova_identity.project_present:
+            - description: Service accounts
+            - auth: {auth_url: …, username: admin, password_pillar: …}
+    """
+    wanted = {"description": description, "enabled": enabled}
+    return _present("project", {"name": name, "domain": domain}, wanted, auth, cloud)
+
+
+def project_absent(
+    name: str, domain: str = "Default", auth: dict | None = None, cloud: str | None = None
+) -> dict[str, Any]:
+    """
+    The project does not exist. What other services keep for it is not looked for.
+
+    name, domain : str
+        Names of the project and its domain.
+
+    .. code-block:: yaml
+
+        old:
+          nova_identity.project_absent:
+            - auth: {auth_url: …, username: admin, password_pillar: …}
+    """
+    return _absent("project", {"name": name, "domain": domain}, auth, cloud)
 
 
 def user_present(
@@ -37,7 +131,7 @@ def user_present(
     cloud: str | None = None,
 ) -> dict[str, Any]:
     """
-    The user exists and logs in with this password; what is not given is left as it is.
+    The user exists and logs in with this password.
 
     Whether the password is right is found by asking for a token with it. A user that was disabled
     and is to be enabled gets the password anew, as nobody can tell.
@@ -53,8 +147,6 @@ def user_present(
     options : dict
         Keystone's resource options. ``ignore_lockout_failure_attempts: true`` keeps a service from
         being locked out by whoever guesses at its password.
-    auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -67,34 +159,27 @@ def user_present(
                 username: admin
                 password_pillar: nova:passwords:keystone_admin
     """
-    at = {"auth": auth, "cloud": cloud}
-    who = {"name": name, "domain": domain}
     secret = {"password": password, "password_pillar": password_pillar}
     managed = bool(password or password_pillar)
-    wanted = {"email": email, "description": description, "enabled": enabled}
-    wanted = {key: value for key, value in wanted.items() if value is not None}
+    at = {"auth": auth, "cloud": cloud}
+    who = {"name": name, "domain": domain}
 
-    def steps() -> list[tuple]:
-        found = _look(None, "get_user", **who, **at)
-        if found is None:
-            new = {**who, **wanted, **({"options": options} if options else {})}
-            changes = _diff({}, {**new, "password": "***"} if managed else new)
-            return [(changes, "create_user", {**new, **secret})]
-        changes = _diff(found, wanted)
-        have = found["options"] or {}
-        changes |= _diff({"options": {o: have.get(o) for o in options or {}}}, {"options": options})
-        if managed and enabled and _is_wrong(found):
+    def drift(found: dict | None) -> dict[str, dict]:
+        """Of what cannot be compared as it is: single options, and the password."""
+        there = found or {}
+        have = {option: (there.get("options") or {}).get(option) for option in options or {}}
+        changes = _diff({"options": have if found else None}, {"options": options or None})
+        if managed and found is None:
+            changes["password"] = {"old": None, "new": "***"}
+        elif managed and enabled and not (there["enabled"] and works()):
             changes["password"] = {"old": "***", "new": "***"}
-        new = {key: change["new"] for key, change in changes.items() if key != "password"}
-        new |= secret if "password" in changes else {}
-        return [(changes, "update_user", {**who, **new})] if changes else []
+        return changes
 
-    def _is_wrong(found: dict) -> bool:
-        return not found["enabled"] or not __salt__["nova_identity.token_works"](
-            **who, **secret, **at
-        )
+    def works() -> bool:
+        return __salt__["nova_identity.token_works"](**who, **secret, **at)
 
-    return _settle(name, f"The user {name}", steps, at)
+    wanted = {"email": email, "description": description, "enabled": enabled}
+    return _present("user", who, wanted, auth, cloud, drift=drift, secret=secret)
 
 
 def user_absent(
@@ -105,8 +190,6 @@ def user_absent(
 
     name, domain : str
         Names of the user and its domain.
-    auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -114,93 +197,20 @@ def user_absent(
           nova_identity.user_absent:
             - auth: {auth_url: …, username: admin, password_pillar: …}
     """
-    at = {"auth": auth, "cloud": cloud}
-    who = {"name": name, "domain": domain}
-
-    def steps() -> list[tuple]:
-        if _look(None, "get_user", **who, **at) is None:
-            return []
-        return [({"user": {"old": name, "new": None}}, "delete_user", who)]
-
-    return _settle(name, f"The user {name}", steps, at)
+    return _absent("user", {"name": name, "domain": domain}, auth, cloud)
 
 
-def project_present(
+def role_present(
     name: str,
-    domain: str = "Default",
     description: str | None = None,
-    enabled: bool = True,
     auth: dict | None = None,
     cloud: str | None = None,
 ) -> dict[str, Any]:
     """
-    The project exists; a description that is not given is left as it is.
-
-    name, domain, description : str
-        Names of the project and its domain, and a text.
-    enabled : bool
-        Whether its users may use it.
-    auth, cloud
-        See the module's head.
-
-    .. code-block:: yaml
-
-        service:
-          nova_identity.project_present:
-            - description: Service accounts
-            - auth: {auth_url: …, username: admin, password_pillar: …}
-    """
-    at = {"auth": auth, "cloud": cloud}
-    who = {"name": name, "domain": domain}
-    wanted = {"description": description, "enabled": enabled}
-
-    def steps() -> list[tuple]:
-        found = _look(None, "get_project", **who, **at)
-        changes = _diff(found or {}, wanted if found else {**who, **wanted})
-        if found is None:
-            return [(changes, "create_project", {**who, **wanted})]
-        new = {key: change["new"] for key, change in changes.items()}
-        return [(changes, "update_project", {**who, **new})] if changes else []
-
-    return _settle(name, f"The project {name}", steps, at)
-
-
-def project_absent(
-    name: str, domain: str = "Default", auth: dict | None = None, cloud: str | None = None
-) -> dict[str, Any]:
-    """
-    The project does not exist. What other services keep for it is not looked for.
-
-    name, domain : str
-        Names of the project and its domain.
-    auth, cloud
-        See the module's head.
-
-    .. code-block:: yaml
-
-        old:
-          nova_identity.project_absent:
-            - auth: {auth_url: …, username: admin, password_pillar: …}
-    """
-    at = {"auth": auth, "cloud": cloud}
-    who = {"name": name, "domain": domain}
-
-    def steps() -> list[tuple]:
-        if _look(None, "get_project", **who, **at) is None:
-            return []
-        return [({"project": {"old": name, "new": None}}, "delete_project", who)]
-
-    return _settle(name, f"The project {name}", steps, at)
-
-
-def role_present(name: str, auth: dict | None = None, cloud: str | None = None) -> dict[str, Any]:
-    """
     The role exists.
 
-    name : str
-        Name of the role.
-    auth, cloud
-        See the module's head.
+    name, description : str
+        Its name, and a text.
 
     .. code-block:: yaml
 
@@ -208,14 +218,23 @@ def role_present(name: str, auth: dict | None = None, cloud: str | None = None) 
           nova_identity.role_present:
             - auth: {auth_url: …, username: admin, password_pillar: …}
     """
-    at = {"auth": auth, "cloud": cloud}
+    return _present("role", {"name": name}, {"description": description}, auth, cloud)
 
-    def steps() -> list[tuple]:
-        if any(role["name"] == name for role in _look([], "list_roles", **at)):
-            return []
-        return [({"role": {"old": None, "new": name}}, "create_role", {"name": name})]
 
-    return _settle(name, f"The role {name}", steps, at)
+def role_absent(name: str, auth: dict | None = None, cloud: str | None = None) -> dict[str, Any]:
+    """
+    The role does not exist. Whoever had it loses it.
+
+    name : str
+        Its name.
+
+    .. code-block:: yaml
+
+        old:
+          nova_identity.role_absent:
+            - auth: {auth_url: …, username: admin, password_pillar: …}
+    """
+    return _absent("role", {"name": name}, auth, cloud)
 
 
 def role_assigned(
@@ -242,8 +261,6 @@ def role_assigned(
         the name of a domain; or
     system : bool
         the whole system.
-    auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -306,8 +323,6 @@ def service_present(
         Whether the catalog shows it.
     site_lock : dict
         Arguments of nova_db.lock, under which it is created: ``{name: shanghai, timeout: 900}``.
-    auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -318,25 +333,20 @@ def service_present(
             - auth: {auth_url: …, username: admin, password_pillar: …}
     """
     at = {"auth": auth, "cloud": cloud}
-    who = {"name": name, "type": type}
+
+    def drift(found: dict | None) -> dict[str, dict]:
+        others = [] if found else _look([], "find", kind="service", type=type, **at)
+        if others:
+            known = ", ".join(f"{row['name']} (id {row['id']})" for row in others)
+            raise CommandExecutionError(
+                f"A service of the type {type} exists under the name {known}: rename it to "
+                f"{name}, delete it, or register it under the name it has."
+            )
+        return {}
+
+    key = {"type": type, "name": name}
     wanted = {"description": description, "enabled": enabled}
-
-    def steps() -> list[tuple]:
-        found = _look(None, "get_service", **who, **at)
-        if found is None:
-            others = [row for row in _look([], "list_services", **at) if row["type"] == type]
-            if others:
-                known = ", ".join(f"{row['name']} (id {row['id']})" for row in others)
-                raise CommandExecutionError(
-                    f"A service of the type {type} exists under the name {known}: rename it to "
-                    f"{name}, delete it, or register it under the name it has."
-                )
-            return [(_diff({}, {**who, **wanted}), "create_service", {**who, **wanted})]
-        changes = _diff(found, wanted)
-        new = {key: change["new"] for key, change in changes.items()}
-        return [(changes, "update_service", {"service_id": found["id"], **new})] if changes else []
-
-    return _settle(name, f"The service {name} of the type {type}", steps, at, site_lock)
+    return _present("service", key, wanted, auth, cloud, site_lock, drift)
 
 
 def service_absent(
@@ -356,8 +366,6 @@ def service_absent(
     region : str
         A region whose endpoints go with the service; when others use it too, it stays, and so do
         they, and that is as it should be. None: a service with any endpoint at all is a failure.
-    auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -367,30 +375,18 @@ def service_absent(
             - region: RegionOne
             - auth: {auth_url: …, username: admin, password_pillar: …}
     """
+    key = {"type": type, "name": name}
     at = {"auth": auth, "cloud": cloud}
-    who = {"name": name, "type": type}
-    what = f"The service {name} of the type {type}"
     kept: list[str] = []
 
-    def steps() -> list[tuple]:
-        found = _look(None, "get_service", **who, **at)
-        if found is None:
-            return []
-        used = _look([], "find_endpoints", service_name=name, service_type=type, **at)
-        others = sorted({str(row["region"]) for row in used} - {region})
+    def uses() -> list[str]:
+        ends = _look([], "find", kind="endpoint", service_type=type, service_name=name, **at)
+        others = sorted({str(row["region"]) for row in ends} - {region})
         if others and region:
-            kept.append(f" It is kept: {', '.join(others)} uses it.")
-            return []
-        # In test mode states before this one have not yet removed them.
-        if others and not __opts__["test"]:
-            raise CommandExecutionError(
-                f"{what} still has endpoints in {', '.join(others)}: remove them first "
-                "(nova_identity.endpoint_absent)."
-            )
-        changes = {"service": {"old": name, "new": None}}
-        return [(changes, "delete_service", {"service_id": found["id"]})]
+            kept[:] = [f" It is kept: {', '.join(others)} uses it."]
+        return [f"endpoints in {other}" for other in others]
 
-    ret = _settle(name, what, steps, at)
+    ret = _absent("service", key, auth, cloud, uses, keep=bool(region))
     ret["comment"] += "".join(kept)
     return ret
 
@@ -423,8 +419,6 @@ def endpoint_present(
         Whether the catalog shows it.
     site_lock : dict
         Arguments of nova_db.lock, under which it is created: ``{name: shanghai, timeout: 900}``.
-    auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -437,26 +431,14 @@ def endpoint_present(
             - url: http://nova.example.org:8774/v2.1
             - auth: {auth_url: …, username: admin, password_pillar: …}
     """
-    at = {"auth": auth, "cloud": cloud}
-    place = _place(service_name, service_type, interface, region)
-    what = f"The {interface} endpoint of {service_name} in {region}"
+    key = {
+        "service_type": service_type,
+        "service_name": service_name,
+        "interface": interface,
+        "region": region,
+    }
     wanted = {"url": url, "enabled": enabled}
-
-    def steps() -> list[tuple]:
-        found = _look([], "find_endpoints", **place, **at)
-        if len(found) > 1:
-            known = ", ".join(sorted(f"{row['id']} {row['url']}" for row in found))
-            raise CommandExecutionError(
-                f"{what} exists {len(found)} times ({known}): delete all but the right one."
-            )
-        if not found:
-            return [(_diff({}, {**place, **wanted}), "create_endpoint", {**place, **wanted})]
-        changes = _diff(found[0], wanted)
-        new = {key: change["new"] for key, change in changes.items()}
-        new["endpoint_id"] = found[0]["id"]
-        return [(changes, "update_endpoint", new)] if changes else []
-
-    return _settle(name, what, steps, at, site_lock)
+    return _present("endpoint", key, wanted, auth, cloud, site_lock, label=name)
 
 
 def endpoint_absent(
@@ -477,8 +459,6 @@ def endpoint_absent(
         The service, such as ``nova`` and ``compute``.
     interface, region : str
         ``public``, ``internal`` or ``admin``, and the region's name.
-    auth, cloud
-        See the module's head.
 
     .. code-block:: yaml
 
@@ -490,21 +470,56 @@ def endpoint_absent(
             - region: RegionOne
             - auth: {auth_url: …, username: admin, password_pillar: …}
     """
+    key = {
+        "service_type": service_type,
+        "service_name": service_name,
+        "interface": interface,
+        "region": region,
+    }
+    return _absent("endpoint", key, auth, cloud, label=name)
+
+
+def region_present(
+    name: str,
+    description: str | None = None,
+    auth: dict | None = None,
+    cloud: str | None = None,
+) -> dict[str, Any]:
+    """
+    The region exists. An endpoint's region is created with it, so that this is seldom needed.
+
+    name, description : str
+        Its name, which is its id, and a text.
+
+    .. code-block:: yaml
+
+        RegionTwo:
+          nova_identity.region_present:
+            - auth: {auth_url: …, username: admin, password_pillar: …}
+    """
+    return _present("region", {"name": name}, {"description": description}, auth, cloud)
+
+
+def region_absent(name: str, auth: dict | None = None, cloud: str | None = None) -> dict[str, Any]:
+    """
+    The region does not exist. One that still has endpoints is not deleted.
+
+    name : str
+        Its name.
+
+    .. code-block:: yaml
+
+        RegionTwo:
+          nova_identity.region_absent:
+            - auth: {auth_url: …, username: admin, password_pillar: …}
+    """
     at = {"auth": auth, "cloud": cloud}
-    place = _place(service_name, service_type, interface, region)
 
-    def steps() -> list[tuple]:
-        return [
-            (
-                {f"endpoint {row['id']}": {"old": row["url"], "new": None}},
-                "delete_endpoint",
-                {"endpoint_id": row["id"]},
-            )
-            for row in _look([], "find_endpoints", **place, **at)
-        ]
+    def uses() -> list[str]:
+        ends = _look([], "find", kind="endpoint", region=name, **at)
+        return [f"the endpoint {row['id']} of {row['service_name']}" for row in ends]
 
-    what = f"The {interface} endpoint of {service_name} in {region}"
-    return _settle(name, what, steps, at)
+    return _absent("region", {"name": name}, auth, cloud, uses)
 
 
 def _assignments(
@@ -537,13 +552,77 @@ def _assignments(
     return _settle(name, f"The set of roles of the user {name} on {on}", steps, at)
 
 
-def _place(service_name: str, service_type: str, interface: str, region: str) -> dict[str, str]:
-    return {
-        "service_name": service_name,
-        "service_type": service_type,
-        "interface": interface,
-        "region": region,
-    }
+def _present(
+    kind: str,
+    key: dict,
+    wanted: dict,
+    auth: dict | None,
+    cloud: str | None,
+    site_lock: dict | None = None,
+    drift: Callable[[dict | None], dict] = lambda _: {},
+    secret: dict | None = None,
+    label: str | None = None,
+) -> dict[str, Any]:
+    """
+    The object of this key has what is wanted of it.
+
+    drift
+        Further changes, of what was found or None.
+    secret
+        What a password is set by.
+    """
+    at = {"auth": auth, "cloud": cloud}
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+
+    def steps() -> list[tuple]:
+        found = _look(None, "get", kind=kind, **key, **at)
+        changes = _diff(found or {}, wanted if found else {**key, **wanted}) | drift(found)
+        if not changes:
+            return []
+        new = {name: change["new"] for name, change in changes.items() if name != "password"}
+        new |= (secret or {}) if "password" in changes else {}
+        if found is None:
+            return [(changes, "create", {"kind": kind, **new})]
+        return [(changes, "update", {"kind": kind, "id": found["id"], **new})]
+
+    return _settle(label or key["name"], _what(kind, key), steps, at, site_lock)
+
+
+def _absent(
+    kind: str,
+    key: dict,
+    auth: dict | None,
+    cloud: str | None,
+    uses: Callable[[], list[str]] = list,
+    keep: bool = False,
+    label: str | None = None,
+) -> dict[str, Any]:
+    """There is no object of this key; one that something ``uses`` is kept, or is a failure."""
+    at = {"auth": auth, "cloud": cloud}
+
+    def steps() -> list[tuple]:
+        found = _look(None, "get", kind=kind, **key, **at)
+        users = uses() if found else []
+        if found is None or (users and keep):
+            return []
+        # In test mode states before this one have not yet removed them.
+        if users and not __opts__["test"]:
+            more = f" and {len(users) - 5} more" if len(users) > 5 else ""
+            raise CommandExecutionError(
+                f"{_what(kind, key)} still has {', '.join(users[:5])}{more}: remove them first."
+            )
+        changes = {kind: {"old": found.get("url") or key["name"], "new": None}}
+        return [(changes, "delete", {"kind": kind, "id": found["id"]})]
+
+    return _settle(label or key["name"], _what(kind, key), steps, at)
+
+
+def _what(kind: str, key: dict) -> str:
+    if kind == "endpoint":
+        return f"The {key['interface']} endpoint of {key['service_name']} in {key['region']}"
+    domain = f" of the domain {key['domain']}" if key.get("domain", "Default") != "Default" else ""
+    of = f" of the type {key['type']}" if "type" in key else domain
+    return f"The {kind} {key['name']}{of}"
 
 
 def _diff(found: dict, wanted: dict) -> dict[str, dict]:
@@ -571,50 +650,13 @@ def _settle(
     at: dict,
     site_lock: dict | None = None,
 ) -> dict[str, Any]:
-    """Apply what ``steps`` says is due, then look again: each is (changes, function, arguments)."""
-    ret: dict[str, Any] = {"name": name, "result": False, "comment": "", "changes": {}}
-    try:
-        due = steps()
-        if due and __opts__["test"]:
-            for changes, *_ in due:
-                ret["changes"].update(changes)
-            return ret | {"result": None, "comment": f"{what} would be changed."}
-        if due:
-            due = _apply(steps, due, at, ret["changes"], site_lock)
-    except _FAILURES as exc:
-        return ret | {"comment": exc.strerror}
-    if due:
-        left = ", ".join(label for changes, *_ in due for label in changes)
-        return ret | {
-            "comment": f"{what} was changed, but Keystone still says otherwise of: {left}. "
-            "See whether another tool changes it too, and the log of Keystone."
-        }
-    changed = "was changed" if ret["changes"] else "is as it should be"
-    return ret | {"result": True, "comment": f"{what} {changed}."}
-
-
-def _apply(
-    steps: Callable[[], list[tuple]],
-    due: list[tuple],
-    at: dict,
-    done: dict,
-    site_lock: dict | None,
-) -> list[tuple]:
-    """Do what is due, note in ``done`` what was done, and return what is due still."""
-    lock = __utils__["nova_db.lock"](**site_lock) if site_lock else contextlib.nullcontext()
-    with lock:
-        if site_lock:
-            __salt__["nova_identity.forget"](**at)
-            due = steps()
-        for _ in range(ROUNDS):
-            overtaken = False
-            for changes, function, arguments in due:
-                if __salt__[f"nova_identity.{function}"](**arguments, **at):
-                    done.update(changes)
-                else:
-                    # Another was quicker, and what it made may differ from what we want.
-                    overtaken = True
-            due = steps()
-            if not (due and overtaken):
-                break
-    return due
+    run = __utils__["nova_settle.settle"](
+        name,
+        what,
+        steps,
+        lambda function, arguments: __salt__[f"nova_identity.{function}"](**arguments, **at),
+        __opts__["test"],
+        (lambda: __utils__["nova_db.lock"](**site_lock)) if site_lock else None,
+        lambda: __salt__["nova_identity.forget"](**at),
+    )
+    return run()

@@ -156,14 +156,17 @@ def catalog_complete(
     """
 
     def check() -> str:
-        there = {
-            (service["type"], endpoint["interface"], endpoint["url"])
-            for service in __salt__["nova_identity.catalog"](auth)
-            for endpoint in service["endpoints"]
-            if endpoint["region"] == region
-        }
+        there: dict[tuple, list[str]] = {}
+        for service in __salt__["nova_identity.catalog"](auth):
+            for endpoint in service["endpoints"]:
+                if endpoint["region"] == region:
+                    place = (service["type"], endpoint["interface"])
+                    there.setdefault(place, []).append(endpoint["url"])
         for wanted in endpoints:
-            if (wanted["type"], wanted["interface"], wanted["url"]) not in there:
+            # Keystone puts ids of the token's project and user into a URL that asks for them.
+            parts = re.split(r"[%$]\(\w+\)s", wanted["url"])
+            url = re.compile("[^/]+".join(re.escape(part) for part in parts))
+            if not any(map(url.fullmatch, there.get((wanted["type"], wanted["interface"]), []))):
                 raise CommandExecutionError(
                     f"The catalog of {region} has no {wanted['interface']} endpoint of "
                     f"{wanted['type']} at {wanted['url']}: apply nova.controller.identity."

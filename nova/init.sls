@@ -16,6 +16,9 @@ include:
 {%- endfor %}
 {%- if 'controller' in nova.roles %}
   - nova.controller.verify
+{%- if nova.flavors or nova.aggregates or nova.quotas.default or nova.quotas.projects %}
+  - nova.controller.resources
+{%- endif %}
 
 extend:
   nova-controller-verify-compute:

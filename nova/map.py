@@ -14,6 +14,7 @@ from urllib.parse import quote
 from salt.utils import dictupdate, files, yaml
 
 ROLES = ("controller", "compute", "haproxy")
+KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates")
 # Passwords that a role cannot do without.
 PASSWORDS = {
     "controller": (
@@ -55,7 +56,7 @@ def _without_nulls(pillar):
         return pillar
     return {
         # There null has a meaning of its own: an option or a service that is not wanted.
-        key: value if key in ("config", "placement_config", "identity") else _without_nulls(value)
+        key: value if key in KEEP_NULLS else _without_nulls(value)
         for key, value in pillar.items()
         if value is not None
     }
@@ -152,8 +153,18 @@ def _faults_of_sense(nova, pillar):
                 f"nova:identity:services:{service}:port must be a number or one of "
                 f"{', '.join(ports)}."
             )
-        if "port" not in data and set(data.get("urls", {})) != {"public", "internal", "admin"}:
-            faults.append(f"nova:identity:services:{service} needs a port or its three urls.")
+        if "port" not in data and not data.get("urls"):
+            faults.append(f"nova:identity:services:{service} needs a port or urls.")
+    accounts = [account["password"] for account in _accounts(nova)]
+    for name in passwords:
+        if name.startswith("keystone_") and name not in {*PASSWORDS["controller"], *accounts}:
+            faults.append(
+                f"nova:passwords:{name} is not the password of a service that has a user under "
+                "nova:identity:services."
+            )
+    if "controller" in nova["roles"]:
+        missing = [name for name in accounts if name not in passwords]
+        faults += {f"nova:passwords:{name} is missing." for name in missing} - set(faults)
     return sorted(faults) + _faults_of_options(pillar.get("config", {}), release["number"])
 
 
@@ -230,17 +241,16 @@ def _derive(nova, pillar):
         for name, port in nova["ports"].items()
     }
     nova["urls"] = base
+    services = {k: v for k, v in sorted(nova["identity"]["services"].items()) if v is not None}
+    nova["accounts"] = _accounts(nova)
+    nova["services"] = [
+        {"name": service, "type": data["type"], "description": data.get("description")}
+        for service, data in services.items()
+    ]
     nova["endpoints"] = [
-        {
-            "service": service,
-            "type": data["type"],
-            "description": data.get("description", ""),
-            "interface": interface,
-            "url": data.get("urls", {}).get(interface) or _url(nova, data),
-        }
-        for service, data in sorted(nova["identity"]["services"].items())
-        if data is not None
-        for interface in ("public", "internal", "admin")
+        {"service": service, "type": data["type"], "interface": interface, "url": url}
+        for service, data in services.items()
+        for interface, url in _urls(nova, data).items()
     ]
     nova["site_lock"] = {"name": nova["site"], "timeout": nova["timeouts"]["lock"]}
     nova["auth"] = {
@@ -265,9 +275,25 @@ def _derive(nova, pillar):
     nova["conf"] = _config(nova, pillar.get("passwords", {}))
 
 
-def _url(nova, data):
+def _accounts(nova):
+    """Users that the formula makes: Nova's, Placement's, and those of further services."""
+    keystone = nova["keystone"]
+    users = {service: {"name": keystone["users"][service]} for service in ("nova", "placement")}
+    for service, data in sorted(nova["identity"]["services"].items()):
+        if data and "user" in data:
+            users[service] = {"name": service, **data["user"], **users.get(service, {})}
+    return [
+        {"roles": keystone["roles"], **user, "service": service, "password": f"keystone_{service}"}
+        for service, user in users.items()
+    ]
+
+
+def _urls(nova, data):
+    if "port" not in data:
+        return data["urls"]
     port = nova["ports"].get(data["port"], data["port"])
-    return f"{nova['scheme']}://{_bracketed(nova['vip'])}:{port}{data.get('path', '')}"
+    url = f"{nova['scheme']}://{_bracketed(nova['vip'])}:{port}{data.get('path', '')}"
+    return {"public": url, "internal": url, "admin": url, **data.get("urls", {})}
 
 
 def _bracketed(host):

@@ -11,9 +11,17 @@ import os
 
 CUSTOM = {
     "grains": ("nova_host",),
-    "modules": ("nova_database", "nova_haproxy", "nova_identity", "nova_manage", "nova_unit"),
+    "modules": (
+        "nova_compute",
+        "nova_database",
+        "nova_haproxy",
+        "nova_identity",
+        "nova_manage",
+        "nova_unit",
+    ),
     "states": (
         "nova_cell",
+        "nova_compute",
         "nova_conf",
         "nova_database",
         "nova_haproxy",
@@ -23,7 +31,7 @@ CUSTOM = {
         "nova_unit",
         "nova_verify",
     ),
-    "utils": ("nova_conf", "nova_db", "nova_secret", "nova_url"),
+    "utils": ("nova_conf", "nova_db", "nova_secret", "nova_settle", "nova_url"),
 }
 
 

@@ -23,20 +23,20 @@ nova-controller-clean-endpoint-{{ endpoint.service }}-{{ endpoint.interface }}:
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
 {%- endfor %}
-{%- for endpoint in nova.endpoints if endpoint.interface == 'public' %}
+{%- for service in nova.services %}
 
-nova-controller-clean-service-{{ endpoint.service }}:
+nova-controller-clean-service-{{ service.name }}:
   nova_identity.service_absent:
-    - name: {{ endpoint.service | json }}
-    - type: {{ endpoint.type | json }}
+    - name: {{ service.name | json }}
+    - type: {{ service.type | json }}
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
 {%- endfor %}
-{%- for account in ('placement', 'nova') %}
+{%- for account in nova.accounts | reverse %}
 
-nova-controller-clean-user-{{ account }}:
+nova-controller-clean-user-{{ account.service }}:
   nova_identity.user_absent:
-    - name: {{ nova.keystone.users[account] | json }}
+    - name: {{ account.name | json }}
     - domain: {{ nova.keystone.domain | json }}
     - auth: {{ nova.auth | json }}
 {%- endfor %}

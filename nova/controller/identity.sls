@@ -1,52 +1,59 @@
-# Keystone: users, their roles on the service project, services, endpoints.
+# Keystone: the service project, users, their roles on it, services, endpoints.
 {%- from "nova/map.jinja" import nova with context %}
 {%- set keystone = nova.keystone %}
 include:
   - nova.sync
   - nova.controller.config
 
-{%- for role in keystone.roles %}
+nova-controller-identity-project:
+  nova_identity.project_present:
+    - name: {{ keystone.service_project | json }}
+    - domain: {{ keystone.domain | json }}
+    - auth: {{ nova.auth | json }}
+{%- for role in nova.accounts | map(attribute='roles') | sum(start=[]) | unique %}
 
 nova-controller-identity-role-{{ role }}:
   nova_identity.role_present:
     - name: {{ role | json }}
     - auth: {{ nova.auth | json }}
 {%- endfor %}
-{%- for account in ('nova', 'placement') %}
+{%- for account in nova.accounts %}
 
-nova-controller-identity-user-{{ account }}:
+nova-controller-identity-user-{{ account.service }}:
   nova_identity.user_present:
-    - name: {{ keystone.users[account] | json }}
+    - name: {{ account.name | json }}
     - domain: {{ keystone.domain | json }}
-    - password_pillar: nova:passwords:keystone_{{ account }}
+    - email: {{ account.email | default(None) | json }}
+    - password_pillar: nova:passwords:{{ account.password }}
     - options:
         ignore_lockout_failure_attempts: True
     - auth: {{ nova.auth | json }}
 
-nova-controller-identity-roles-of-{{ account }}:
+nova-controller-identity-roles-of-{{ account.service }}:
   nova_identity.role_assigned:
-    - name: {{ keystone.users[account] | json }}
+    - name: {{ account.name | json }}
     - user_domain: {{ keystone.domain | json }}
-    - roles: {{ keystone.roles | json }}
+    - roles: {{ account.roles | json }}
     - project: {{ keystone.service_project | json }}
     - project_domain: {{ keystone.domain | json }}
     - auth: {{ nova.auth | json }}
     - require:
-      - nova_identity: nova-controller-identity-user-{{ account }}
+      - nova_identity: nova-controller-identity-project
+      - nova_identity: nova-controller-identity-user-{{ account.service }}
 {%- endfor %}
-{%- for endpoint in nova.endpoints %}
-{%- if endpoint.interface == 'public' %}
+{%- for service in nova.services %}
 
-nova-controller-identity-service-{{ endpoint.service }}:
+nova-controller-identity-service-{{ service.name }}:
   nova_identity.service_present:
-    - name: {{ endpoint.service | json }}
-    - type: {{ endpoint.type | json }}
-    - description: {{ endpoint.description | json }}
+    - name: {{ service.name | json }}
+    - type: {{ service.type | json }}
+    - description: {{ service.description | json }}
     - site_lock: {{ nova.site_lock | json }}
     - auth: {{ nova.auth | json }}
     - require:
       - sls: nova.controller.config
-{%- endif %}
+{%- endfor %}
+{%- for endpoint in nova.endpoints %}
 
 nova-controller-identity-endpoint-{{ endpoint.service }}-{{ endpoint.interface }}:
   nova_identity.endpoint_present:

@@ -236,6 +236,22 @@ BAD = {
     "an unknown virt_type": (dict(virt_type="xen"), "nova:virt_type must be"),
     "a site with a slash": (dict(site="a/b"), "nova:site must be"),
     "no timeout": (dict(timeouts={"lock": 0}), "nova:timeouts:lock must be a number of seconds."),
+    "a flavor without memory": (
+        dict(flavors={"m1.small": {"vcpus": 1}}),
+        "nova:flavors:m1.small:ram is missing.",
+    ),
+    "a quota that is text": (
+        dict(quotas={"default": {"cores": "40"}}),
+        "nova:quotas:default:cores must be a number, -1 for no limit.",
+    ),
+    "a service without an address": (
+        dict(identity={"services": {"x": {"type": "x"}}}),
+        "nova:identity:services:x needs a port or urls.",
+    ),
+    "a service's user without a password": (
+        dict(identity={"services": {"x": {"type": "x", "port": 1, "user": {}}}}),
+        "nova:passwords:keystone_x is missing.",
+    ),
     "a service without type": (
         dict(identity={"services": {"x": {"port": 1}}}),
         "nova:identity:services:x:type is missing.",
@@ -248,6 +264,15 @@ def test_a_bad_pillar_is_named_by_its_key(name):
     changes, fault = BAD[name]
     faults = run_map(changed(**changes))["faults"]
     assert any(fault in line for line in faults), faults
+
+
+def test_null_leaves_out_a_flavor_and_removes_a_label():
+    specs = {"hw:cpu_policy": None}
+    flavors = {"a": None, "b": {"ram": 1, "vcpus": 1, "extra_specs": specs}}
+    nova = run_map(changed(flavors=flavors, aggregates={"ssd": {"metadata": {"x": None}}}))
+    assert nova["faults"] == []
+    assert nova["flavors"] == flavors
+    assert nova["aggregates"]["ssd"]["metadata"] == {"x": None}
 
 
 def test_every_fault_is_listed_at_once():
@@ -271,3 +296,41 @@ def test_what_the_example_offers_in_comments_is_right_too():
     nova = run_map(yaml.safe_load(rendered)["nova"])
     assert nova["faults"] == []
     assert "heat" in {endpoint["service"] for endpoint in nova["endpoints"]}
+
+
+def test_any_service_is_registered_with_what_it_has():
+    nova = run_map(
+        changed(
+            identity={
+                "services": {
+                    "heat": {
+                        "type": "orchestration",
+                        "port": 8004,
+                        "path": "/v1",
+                        "urls": {"public": "https://x/v1"},
+                        "user": {"roles": ["service"]},
+                    },
+                    "s3": {"type": "s3", "urls": {"public": "https://s3/"}},
+                    "nova": None,
+                }
+            },
+            passwords__keystone_heat="s3cret",
+        )
+    )
+    assert nova["faults"] == []
+    assert [service["name"] for service in nova["services"]] == ["heat", "placement", "s3"]
+    urls = {(row["service"], row["interface"]): row["url"] for row in nova["endpoints"]}
+    vip = "http://openstack-vip.example.org"
+    assert urls.pop(("placement", "public")) == f"{vip}:8778"
+    assert urls == {
+        ("heat", "public"): "https://x/v1",
+        ("heat", "internal"): f"{vip}:8004/v1",
+        ("heat", "admin"): f"{vip}:8004/v1",
+        ("placement", "internal"): f"{vip}:8778",
+        ("placement", "admin"): f"{vip}:8778",
+        ("s3", "public"): "https://s3/",
+    }
+    accounts = [(account["name"], account["roles"]) for account in nova["accounts"]]
+    both = ["admin", "service"]
+    assert accounts == [("nova", both), ("placement", both), ("heat", ["service"])]
+    assert "s3cret" not in str({**nova, "conf": None})

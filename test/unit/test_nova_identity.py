@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import email.utils
 import itertools
 import json
 import logging
@@ -26,7 +27,7 @@ KINDS = {
     "endpoints": "endpoint",
     "regions": "region",
 }
-UNIQUE = {"projects", "users", "roles", "regions"}
+UNIQUE = {"domains", "projects", "users", "roles", "regions"}
 COMPUTE = {"service_name": "nova", "service_type": "compute"}
 PUBLIC = {"name": "compute public", **COMPUTE, "interface": "public", "region": "R1"}
 URL = "http://vip:8774/v2.1"
@@ -45,10 +46,10 @@ class Keystone:
         self.before = {}  # (method, collection) → called once with Keystone before it is answered
         self.after = {}
         self.page = None  # rows a page
-        self.truncated = False
+        self.truncated = set()  # collections that show a part, where no name is asked for
         self.url = None
         self.rows["domains"]["default"] = {"id": "default", "name": "Default", "enabled": True}
-        self.add("domains", name="Other")
+        self.add("domains", name="Other", enabled=True)
         for role in ("admin", "reader"):
             self.add("roles", name=role)
         self.add("users", name="admin", domain_id="default", password=ADMIN, enabled=True)
@@ -92,12 +93,13 @@ class Keystone:
         rows, key = self.rows[parts[0]], parts[1]
         if key not in rows:
             return 404, {"error": {"message": f"Could not find {key}."}}
+        if method == "DELETE" and parts[0] == "domains" and rows[key]["enabled"]:
+            return 403, {"error": {"message": "Cannot delete a domain that is enabled."}}
         if method == "DELETE":
             del rows[key]
-            if parts[0] == "services":
-                ends = self.rows["endpoints"]
-                for end in [e for e in ends.values() if e["service_id"] == key]:
-                    del ends[end["id"]]
+            for kept, owner in (("endpoints", "service_id"), ("users", "domain_id")):
+                for row in [r for r in self.rows[kept].values() if r[owner] == key]:
+                    del self.rows[kept][row["id"]]
             return 204, None
         new = body[KINDS[parts[0]]]
         if "options" in new:
@@ -145,7 +147,8 @@ class Keystone:
                 links["next"] = f"http://keystone.internal.example/v3/{collection}?{link}"
             found = found[marker : marker + self.page] if self.page else found
             shown = [{k: v for k, v in row.items() if k != "password"} for row in found]
-            return 200, {collection: shown, "links": links, "truncated": self.truncated}
+            part = collection in self.truncated and "name" not in query
+            return 200, {collection: shown, "links": links, "truncated": part}
         new = body[KINDS[collection]]
         same = ("id",) if collection == "regions" else ("name", "domain_id")
         if collection in UNIQUE and any(
@@ -155,6 +158,8 @@ class Keystone:
         return 201, {KINDS[collection]: rows[self.add(collection, **new)]}
 
     def _assignments(self, query):
+        if "include_names" in query:
+            return self._named_assignments(query["user.id"])
         ((scope, target),) = query.items()
         kind = scope.split(".")[1]
         return 200, {
@@ -172,6 +177,20 @@ class Keystone:
                 if (k, t) == (kind, target)
             ]
         }
+
+    def _named_assignments(self, user):
+        def scope(kind, target):
+            if kind == "system":
+                return {"system": {"all": True}}
+            row = self.rows[f"{kind}s"][target]
+            return {kind: {"id": target, "name": row["name"], "domain": {"name": "Default"}}}
+
+        rows = [
+            {"role": {"name": self.rows["roles"][role]["name"]}, "scope": scope(kind, target)}
+            for (kind, target, who, role) in sorted(self.assigned)
+            if who == user
+        ]
+        return 200, {"role_assignments": rows}
 
     def _assign(self, method, parts):
         kind, target = ("system", "all") if parts[0] == "system" else (parts[0][:-1], parts[1])
@@ -200,8 +219,11 @@ class Handler(BaseHTTPRequestHandler):
         if fault in ("close", "hang"):
             self.close_connection = True
             return
+        headers = {}
+        if isinstance(fault, tuple):
+            fault, headers["Retry-After"] = fault
         query = dict(urllib.parse.parse_qsl(query))
-        if fault in (None, "close after"):
+        if fault in (None, "close after", "half"):
             status, answer = keystone.answer(self.command, path, query, body)
             keystone.after.pop(event, lambda _: None)(keystone)
         elif fault == "html":
@@ -220,8 +242,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("X-Subject-Token", "token")
         self.send_header("Content-Length", str(len(data)))
+        for header in headers.items():
+            self.send_header(*header)
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) // 2] if fault == "half" else data)
+        self.close_connection |= fault == "half"
 
     do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _serve
 
@@ -229,10 +254,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def keystone():
-    made = Keystone()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+def settle(minion):
+    """What states use of ``__utils__``, for tests that put a lock of their own beside it."""
+    return {"nova_settle.settle": minion.utils["nova_settle.settle"]}
+
+
+@contextlib.contextmanager
+def served(made, handler=Handler):
+    """A Keystone that answers on a port of its own."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads, server.keystone = True, made
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -241,6 +271,12 @@ def keystone():
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def keystone():
+    with served(Keystone()) as made:
+        yield made
 
 
 @pytest.fixture
@@ -317,8 +353,10 @@ CREATED = [
         },
     ),
     ("user_present", "nova", {"domain": "Other"}),
+    ("domain_present", "new", {"description": "New"}),
     ("project_present", "old", {"description": "Old"}),
-    ("role_present", "service", {}),
+    ("role_present", "service", {"description": "Service"}),
+    ("region_present", "R2", {"description": "Second"}),
     ("role_assigned", "admin", {"roles": ["admin", "reader"], "project": "service"}),
     ("role_assigned", "admin", {"roles": ["reader"], "domain": "Default"}),
     ("role_assigned", "admin", {"roles": ["reader"], "system": True}),
@@ -377,6 +415,46 @@ DRIFTED = [
         {"options": {"old": {"a": False}, "new": {"a": True}}},
     ),
     (
+        "domain_present",
+        "Other",
+        {},
+        "domains",
+        {"enabled": False},
+        {"enabled": {"old": False, "new": True}},
+    ),
+    (
+        "role_present",
+        "reader",
+        {"description": "new"},
+        "roles",
+        {"description": "old"},
+        {"description": {"old": "old", "new": "new"}},
+    ),
+    (
+        "region_present",
+        "R1",
+        {"description": "new"},
+        "regions",
+        {"description": "old"},
+        {"description": {"old": "old", "new": "new"}},
+    ),
+    (
+        "user_present",
+        "nova",
+        {"description": "new"},
+        "users",
+        {"description": "old"},
+        {"description": {"old": "old", "new": "new"}},
+    ),
+    (
+        "service_present",
+        "nova",
+        {"type": "compute"},
+        "services",
+        {"enabled": False},
+        {"enabled": {"old": False, "new": True}},
+    ),
+    (
         "project_present",
         "service",
         {},
@@ -415,11 +493,17 @@ DRIFTED = [
 def test_drift_is_repaired_in_place(
     keystone, run, testmode, function, name, kwargs, collection, drift, changes
 ):
-    user, service = nova_user(keystone), nova_service(keystone)
-    project = keystone.id("projects", "service")
-    end = endpoint(keystone, service)
-    key = {"users": user, "projects": project, "services": service, "endpoints": end}[collection]
-    row = keystone.rows[collection][key]
+    service = nova_service(keystone)
+    keys = {
+        "domains": keystone.id("domains", "Other"),
+        "projects": keystone.id("projects", "service"),
+        "users": nova_user(keystone),
+        "roles": keystone.id("roles", "reader"),
+        "regions": keystone.add("regions", id="R1"),
+        "services": service,
+        "endpoints": endpoint(keystone, service),
+    }
+    row = keystone.rows[collection][keys[collection]]
     row.update(drift)
     before = keystone.state()
     ret = run(testmode).state(function, name, **kwargs)
@@ -433,6 +517,9 @@ def test_drift_is_repaired_in_place(
 
 
 GONE = [
+    ("domain_absent", "Other", {}, "domains"),
+    ("role_absent", "reader", {}, "roles"),
+    ("region_absent", "R2", {}, "regions"),
     ("user_absent", "nova", {}, "users"),
     ("project_absent", "service", {}, "projects"),
     ("service_absent", "nova", {"type": "compute", "region": "R1"}, "services"),
@@ -445,6 +532,7 @@ def test_what_is_to_be_absent_is_deleted_once(
     keystone, run, testmode, function, name, kwargs, collection
 ):
     nova_user(keystone)
+    keystone.add("regions", id="R2")
     endpoint(keystone, nova_service(keystone))
     before = len(keystone.rows[collection])
     ret = run(testmode).state(function, name, **kwargs)
@@ -484,6 +572,31 @@ def test_a_thousand_endpoints_take_no_more_requests_than_one(keystone, run):
     assert len(keystone.requests) <= 3
 
 
+def test_a_thousand_users_are_read_at_once_after_the_first_few(keystone, run):
+    names = [f"user{number}" for number in range(1000)]
+    project, role = keystone.id("projects", "service"), keystone.id("roles", "reader")
+    for name in names:
+        user = nova_user(keystone, name=name)
+        keystone.assigned.add(("project", project, user, role))
+    minion = run()
+    for name in names:
+        assert minion.state("user_present", name)["changes"] == {}
+        ret = minion.state("role_assigned", name, roles=["reader"], project="service")
+        assert ret["changes"] == {}
+    assert len(keystone.requests) <= 8
+
+
+def test_where_keystone_shows_a_part_of_the_users_each_is_asked_for(keystone, run):
+    keystone.truncated = {"users"}
+    names = [f"user{number}" for number in range(4)]
+    for name in names:
+        nova_user(keystone, name=name)
+    minion = run()
+    for name in names:
+        assert minion.state("user_present", name)["changes"] == {}
+    assert len(keystone.asked("GET", "users")) == len(names) + 1
+
+
 # ---- users and passwords ------------------------------------------------------------------------
 
 
@@ -499,7 +612,7 @@ def test_only_401_means_that_a_password_has_drifted(keystone, run, testmode, fau
     nova_user(keystone)
     minion = run(testmode)
     minion.call("list_roles")
-    keystone.faults["POST", "auth"] = [fault]
+    keystone.faults["POST", "auth"] = [fault] * 4
     ret = minion.state("user_present", "nova", password_pillar="passwords:nova")
     assert (ret["result"], ret["changes"]) == (False, {})
     assert not keystone.asked("PATCH", "users")
@@ -703,9 +816,25 @@ def test_a_service_that_other_regions_use_is_not_deleted(keystone, run):
     assert "kept: R2" in kept["comment"]
     refused = run().state("service_absent", "nova", type="compute")
     assert refused["result"] is False
-    assert "endpoints in R1, R2" in refused["comment"]
+    assert "endpoints in R1, endpoints in R2" in refused["comment"]
     assert keystone.state() == before
     assert run(test=True).state("service_absent", "nova", type="compute")["result"] is None
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "held"),
+    [("domain_absent", "Other", "heat"), ("region_absent", "R1", "nova")],
+)
+def test_what_still_holds_something_is_not_deleted(keystone, run, testmode, function, name, held):
+    keystone.add("regions", id="R1")
+    endpoint(keystone, nova_service(keystone))
+    nova_user(keystone, name="heat", domain_id=keystone.id("domains", "Other"))
+    before = keystone.state()
+    ret = run(testmode).state(function, name)
+    # Earlier states may be about to remove what is there.
+    assert ret["result"] is (None if testmode else False)
+    assert testmode or f"{held}: remove them first" in ret["comment"]
+    assert keystone.state() == before
 
 
 # ---- two that do the same at the same moment ----------------------------------------------------
@@ -828,7 +957,7 @@ def locked(monkeypatch):
             yield
 
         scope = minion.states["nova_identity.user_present"].__globals__
-        monkeypatch.setitem(scope, "__utils__", {"nova_db.lock": lock})
+        monkeypatch.setitem(scope, "__utils__", {**settle(minion), "nova_db.lock": lock})
         return minion
 
     install.taken = taken
@@ -862,7 +991,7 @@ def test_under_the_lock_it_is_looked_again(keystone, run, monkeypatch):
         yield
 
     scope = minion.states["nova_identity.user_present"].__globals__
-    monkeypatch.setitem(scope, "__utils__", {"nova_db.lock": lock})
+    monkeypatch.setitem(scope, "__utils__", {**settle(minion), "nova_db.lock": lock})
     ret = minion.state("service_present", "nova", type="compute", site_lock={"name": "x"})
     assert (ret["result"], ret["changes"]) == (True, {})
     assert not keystone.asked("POST", "services")
@@ -878,6 +1007,8 @@ FAULTS = {
     429: "limits requests and refused GET /services (429)",
     500: "failed at GET /services (500)",
     503: "is not available for GET /services (503)",
+    (429, "120"): "refused GET /services (429, for 120 s): run this again later",
+    "half": "cannot be reached for GET /services (",
     "hang": "did not answer GET /services within 0.5 s",
     "close": "cannot be reached for GET /services (Remote end closed connection",
     "html": "is not Keystone: correct auth_url",
@@ -898,7 +1029,7 @@ def test_each_fault_is_one_clear_sentence_and_the_next_run_converges(
     assert run().state("service_present", "nova", type="compute")["result"] is True
 
 
-@pytest.mark.parametrize("fault", [403, 429, 500, 503, "hang", "close"])
+@pytest.mark.parametrize("fault", [403, 404, 429, 500, 503, "hang", "close", "half"])
 @pytest.mark.parametrize("collection", ["users", "services"])
 def test_a_fault_in_a_write_is_a_failure_and_the_next_run_converges(
     keystone, run, fault, collection
@@ -914,12 +1045,51 @@ def test_a_fault_in_a_write_is_a_failure_and_the_next_run_converges(
     assert keystone.one(collection, name="nova")
 
 
-@pytest.mark.parametrize("fault", ["close", 503])
+@pytest.mark.parametrize("fault", ["close", 429, 502, 503])
 @pytest.mark.parametrize("event", [("POST", "auth"), ("GET", "roles"), ("POST", "roles")])
 def test_a_passing_fault_is_overcome(keystone, run, fault, event):
     keystone.faults[event] = [fault] * 3
     ret = run().state("role_present", "service")
-    assert (ret["result"], list(ret["changes"])) == (True, ["role"])
+    assert (ret["result"], list(ret["changes"])) == (True, ["name"])
+
+
+@pytest.mark.parametrize("date", [False, True])
+def test_as_long_is_waited_as_keystone_asks_for(keystone, run, monkeypatch, date):
+    when = email.utils.formatdate(time.time() + 5, usegmt=True) if date else "5"
+    keystone.faults["GET", "roles"] = [(429, when), (503, "1")]
+    waits = []
+    minion = run()
+    monkeypatch.setattr(time, "sleep", waits.append)
+    assert minion.state("role_present", "reader")["result"] is True
+    assert [round(wait) for wait in waits] in ([5, 1], [4, 1])
+
+
+def test_a_wait_that_would_be_too_long_is_not_begun(keystone, run, monkeypatch):
+    keystone.faults["GET", "roles"] = [(503, "3600")]
+    minion = run()
+    monkeypatch.setattr(time, "sleep", None)
+    assert minion.state("role_present", "reader")["result"] is False
+
+
+def test_a_keystone_that_hangs_makes_a_run_wait_once(keystone, run):
+    keystone.faults["POST", "auth"] = ["hang"] * 99
+    assert {ret["result"] for ret in site(run())} == {False}
+    assert len(keystone.requests) == 1
+
+
+def test_what_was_deleted_in_between_is_made_anew(keystone, run):
+    nova_user(keystone, email="old@x")
+    gone = nova_service(keystone)
+    for kind, state, kwargs in (
+        ("users", "user_present", {"email": "n@x"}),
+        ("services", "service_present", {"type": "compute", "description": "new"}),
+    ):
+        row = keystone.id(kind, "nova")
+        keystone.before["PATCH", kind] = lambda k, kind=kind, row=row: k.rows[kind].pop(row)
+        ret = run().state(state, "nova", **kwargs)
+        assert ret["result"] is True
+        assert keystone.one(kind, name="nova")["id"] != row
+    assert gone not in keystone.rows["services"]
 
 
 def test_a_create_that_could_make_a_duplicate_is_not_repeated(keystone, run):
@@ -930,8 +1100,9 @@ def test_a_create_that_could_make_a_duplicate_is_not_repeated(keystone, run):
     assert (ret["result"], ret["changes"]) == (True, {})
 
 
-def test_a_create_whose_answer_was_lost_is_found_when_it_is_repeated(keystone, run):
-    keystone.faults["POST", "roles"] = ["close after"]
+@pytest.mark.parametrize("fault", ["close after", "half"])
+def test_a_create_whose_answer_was_lost_is_found_when_it_is_repeated(keystone, run, fault):
+    keystone.faults["POST", "roles"] = [fault]
     ret = run().state("role_present", "service")
     assert ret["result"] is True
     assert keystone.one("roles", name="service")
@@ -940,7 +1111,7 @@ def test_a_create_whose_answer_was_lost_is_found_when_it_is_repeated(keystone, r
 def test_changes_hold_what_was_done_before_a_failure(keystone, run):
     nova_user(keystone)
     minion = run()
-    keystone.before["PUT", "projects"] = lambda k: k.faults.update({("GET", "users"): [500]})
+    keystone.after["PUT", "projects"] = lambda k: k.faults.update({("PUT", "projects"): [500]})
     ret = minion.state("role_assigned", "nova", roles=["admin", "reader"], project="service")
     assert ret["result"] is False
     assert list(ret["changes"]) == ["admin on project service"]
@@ -983,11 +1154,11 @@ def test_a_corrected_password_is_used_without_a_new_process(run, monkeypatch):
     minion = run()
     scope = minion.modules["nova_identity.forget"].__globals__
     monkeypatch.setitem(scope, "__pillar__", {"passwords": {"admin": "wrong"}})
+    monkeypatch.setitem(scope, "READ_AGE", -1)
     with pytest.raises(CommandExecutionError) as caught:
         minion.call("list_roles")
     assert caught.value.info == 401
     assert "Additional info" not in str(caught.value)
-    monkeypatch.setitem(scope, "READ_AGE", -1)
     monkeypatch.setitem(scope, "__pillar__", {"passwords": {"admin": ADMIN}})
     assert minion.call("list_roles")
 
@@ -1023,12 +1194,12 @@ def test_without_the_library_test_mode_predicts_and_a_real_run_names_it(
 
 def test_pages_are_followed_at_our_address(keystone, run):
     keystone.page = 1
-    assert {role["name"] for role in run().call("list_roles")} == {"admin", "reader"}
+    assert set(run().call("list_roles")) == {"admin", "reader"}
     assert len(keystone.asked("GET", "roles")) == 2
 
 
 def test_a_truncated_list_is_not_taken_for_all(keystone, run):
-    keystone.truncated = True
+    keystone.truncated = {"services"}
     with pytest.raises(CommandExecutionError, match="list_limit"):
         run().call("list_services")
 
@@ -1038,12 +1209,15 @@ def test_what_was_read_is_kept_until_something_is_written_or_it_is_old(keystone,
     minion.call("list_services")
     minion.call("list_services")
     assert len(keystone.asked("GET", "services")) == 1
-    minion.call("create_role", "service")
+    minion.call("create", "service", type="image", name="glance")
+    assert set(minion.call("list_services")) == {"image glance"}
+    asked = len(keystone.asked("GET", "services"))
+    minion.call("create", "role", name="service")
     minion.call("list_services")
-    assert len(keystone.asked("GET", "services")) == 2
+    assert len(keystone.asked("GET", "services")) == asked
     minion.modules["nova_identity.forget"].__globals__["READ_AGE"] = -1
     minion.call("list_services")
-    assert len(keystone.asked("GET", "services")) == 3
+    assert len(keystone.asked("GET", "services")) == asked + 1
 
 
 def test_the_url_of_auth_is_used_with_or_without_its_version(keystone, run, auth):
@@ -1051,27 +1225,120 @@ def test_the_url_of_auth_is_used_with_or_without_its_version(keystone, run, auth
         assert run().call("list_roles", auth={**auth, "auth_url": url})
 
 
-def test_lists_are_plain_data(keystone, run):
-    end = endpoint(keystone, nova_service(keystone))
+def test_lists_are_by_name_and_tell_duplicates_apart(keystone, run):
+    service = nova_service(keystone)
+    first, other = endpoint(keystone, service), endpoint(keystone, service, region_id="R2")
     minion = run()
-    assert minion.call("list_endpoints") == [
-        {
-            "id": end,
-            "service_id": keystone.id("services", "nova"),
-            **COMPUTE,
-            "interface": "public",
-            "region": "R1",
-            "url": URL,
-            "enabled": True,
-        }
-    ]
-    assert minion.call("find_endpoints", "nova", "compute", "public") == minion.call(
-        "find_endpoints", "nova", "compute", region="R1"
-    )
-    assert minion.call("find_endpoints", "nova", "compute", "admin") == []
-    assert {row["name"] for row in minion.call("list_domains")} == {"Default", "Other"}
-    assert minion.call("get_project", "service")["domain_id"] == "default"
-    assert minion.call("get_user", "nobody") is None
+    row = {"url": URL, "enabled": True}
+    assert minion.call("list_endpoints") == {
+        "R1 compute nova public": {"id": first, **row},
+        "R2 compute nova public": {"id": other, **row},
+    }
+    second = endpoint(keystone, service)
+    assert set(run().call("list_endpoints")) == {
+        f"R1 compute nova public (id {first})",
+        f"R1 compute nova public (id {second})",
+        "R2 compute nova public",
+    }
+    assert set(minion.call("list_services")) == {"compute nova"}
+    assert set(minion.call("list_domains")) == {"Default", "Other"}
+    assert set(minion.call("list_projects")) == {"admin", "service"}
+    assert minion.call("list_users", "Other") == {}
+    fields = {"id", "email", "description", "enabled", "options"}
+    assert set(minion.call("list_users")["admin"]) == fields
+    keystone.add("regions", id="R1", description="One")
+    assert minion.call("list_regions") == {"R1": {"id": "R1", "description": "One"}}
+
+
+def test_what_is_found_has_its_key_and_what_it_has_besides(keystone, run):
+    service = nova_service(keystone)
+    end = endpoint(keystone, service)
+    minion = run()
+    found = {"id": end, **COMPUTE, "interface": "public", "region": "R1", "url": URL}
+    for key in ({"service_type": "compute"}, {"region": "R1"}, {"interface": "public", **COMPUTE}):
+        assert minion.call("find", "endpoint", **key) == [{**found, "enabled": True}]
+    assert minion.call("find", "endpoint", **COMPUTE, interface="admin") == []
+    assert minion.call("find", "endpoint", service_type="image") == []
+    assert minion.call("get", "service", type="compute")["name"] == "nova"
+    assert minion.call("get", "project", name="service", __pub_fun="x")["domain"] == "Default"
+    assert minion.call("get", "user", name="nobody") is None
+    assert minion.call("get", "user", name="admin", domain="None") is None
+
+
+@pytest.mark.parametrize("collection", ["services", "endpoints"])
+def test_where_only_the_type_is_asked_for_two_of_the_type_are_reported(keystone, run, collection):
+    ids = [nova_service(keystone), keystone.add("services", name="old", type="compute")]
+    look = {
+        "services": ("service", {"type": "compute"}),
+        "endpoints": ("endpoint", {"service_type": "compute"}),
+    }
+    kind, key = look[collection]
+    with pytest.raises(CommandExecutionError) as caught:
+        run().call("get", kind, **key)
+    assert all(id in str(caught.value) for id in ids)
+
+
+def test_a_users_assignments_are_listed_by_what_they_are_on(keystone, run):
+    user, admin = nova_user(keystone), keystone.id("roles", "admin")
+    project, reader = keystone.id("projects", "service"), keystone.id("roles", "reader")
+    keystone.assigned = {
+        ("project", project, user, reader),
+        ("project", project, user, admin),
+        ("domain", "default", user, reader),
+        ("system", "all", user, reader),
+        ("system", "all", keystone.id("users", "admin"), admin),
+    }
+    assert run().call("list_assignments", "nova") == {
+        "project service of Default": ["admin", "reader"],
+        "domain Default": ["reader"],
+        "system": ["reader"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "values", "sentence"),
+    [
+        ("find", ["group"], {}, "group is no kind: one of domain, project"),
+        ("find", ["user"], {"nam": "x"}, "No nam of a user here, but name, domain"),
+        ("find", ["service"], {"name": "nova"}, "Give type of the service"),
+        ("find", ["endpoint"], {"service_name": "nova"}, "Give service_type too"),
+        ("create", ["service"], {"type": "compute"}, "Give name of the service"),
+        ("create", ["role"], {"name": "x", "email": "x"}, "No email of a role"),
+        ("update", ["user", "1"], {"name": "x"}, "No name of a user here, but email"),
+        ("delete", ["group", "1"], {}, "group is no kind"),
+    ],
+)
+def test_what_a_kind_does_not_have_is_refused(keystone, run, function, args, values, sentence):
+    with pytest.raises(SaltInvocationError, match=sentence):
+        run().call(function, *args, **values)
+    assert not keystone.requests
+
+
+CONF = """
+[keystone_authtoken]
+auth_url = {url}
+username = admin
+password = {password}
+project_name = admin
+user_domain_name = Default
+project_domain_name = Default
+"""
+
+
+def test_without_auth_the_nodes_own_nova_conf_is_used(keystone, run, tmp_path, monkeypatch):
+    monkeypatch.delenv("OS_CLOUD", raising=False)
+    minion = run()
+    scope = minion.modules["nova_identity.forget"].__globals__
+    path = tmp_path / "nova.conf"
+    monkeypatch.setitem(scope, "NOVA_CONF", str(path))
+    path.write_text(CONF.format(url=keystone.url, password=ADMIN.replace("$", "$$")))
+    assert set(minion.call("list_roles", auth=None)) == {"admin", "reader"}
+    minion = run()
+    scope = minion.modules["nova_identity.forget"].__globals__
+    monkeypatch.setitem(scope, "NOVA_CONF", str(path))
+    path.write_text(CONF.format(url=keystone.url, password="wrong"))
+    with pytest.raises(CommandExecutionError, match=f"refuses the user admin .* of {path}"):
+        minion.call("list_roles", auth=None)
 
 
 def test_without_auth_the_cloud_comes_from_clouds_yaml(keystone, run, tmp_path, monkeypatch):

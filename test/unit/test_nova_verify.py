@@ -100,6 +100,10 @@ def test_an_endpoint_of_another_region_does_not_count(cloud, testmode):
     wanted = [{"type": "compute", "interface": "public", "url": "http://vip:8774/v2.1"}]
     verify = states["nova_verify.catalog_complete"]
     assert verify("R", AUTH, "R", wanted)["result"] is True
+    project = [{"type": "compute", "interface": "public", "url": "http://vip:8775/%(x)s"}]
+    assert verify("R", AUTH, "R", project)["result"] is failure(testmode)
+    project[0]["url"] = "http://vip:8774/%(project_id)s"
+    assert verify("R", AUTH, "R", project)["result"] is True
     endpoint["region"] = "S"
     ret = verify("R", AUTH, "R", wanted)
     assert ret["result"] is failure(testmode)

@@ -1,0 +1,26 @@
+# What the site offers: nova:flavors, nova:aggregates and nova:quotas, once the API answers. What
+# pillar does not name stays.
+{%- from "nova/map.jinja" import nova with context %}
+{%- set at = [{'region': nova.region}, {'auth': nova.auth}] %}
+{%- set once = [{'site_lock': nova.site_lock}] + at %}
+{%- set ready = [{'require': [{'nova_verify': 'nova-controller-verify-compute'}]}] %}
+include:
+  - nova.controller.verify
+{%- for kind in ('flavor', 'aggregate') %}
+{%- for name, wanted in nova[kind ~ 's'].items() if wanted is not none %}
+
+{{ ('nova-controller-resources-' ~ kind ~ '-' ~ name) | json }}:
+  nova_compute.{{ kind }}_present: {{ ([{'name': name}, wanted] + once + ready) | json }}
+{%- endfor %}
+{%- endfor %}
+{%- if nova.quotas.default %}
+
+nova-controller-resources-quotas-default:
+  nova_compute.default_quotas_present: {{ ([{'quotas': nova.quotas.default}] + at + ready) | json }}
+{%- endif %}
+{%- for project, quotas in nova.quotas.projects.items() %}
+
+{{ ('nova-controller-resources-quotas-' ~ project) | json }}:
+  nova_compute.quotas_present: {{ ([{'name': project, 'domain': nova.keystone.domain,
+                                    'quotas': quotas}] + at + ready) | json }}
+{%- endfor %}
