@@ -250,18 +250,26 @@ def _name_in(release, name, names):
 
 
 def _merged(pillar):
-    system = dict(_load(f"os_family/{__grains__['os_family']}"))
-    releases = _load("releases")
-    shipped = system.pop("release", {}).get(str(__grains__.get("osmajorrelease")))
+    system = dictupdate.merge_recurse(
+        _load(f"os_family/{__grains__['os_family']}"), _load(f"os/{__grains__.get('os')}")
+    )
+    releases, shipped = _load("releases"), system.pop("release", {})
+    name = str(
+        pillar.get("release")
+        or shipped.get(__grains__.get("osrelease"))
+        or shipped.get(str(__grains__.get("osmajorrelease")))
+        or ""
+    )
+    number = releases.get(name)
+    first, last = system.pop("from", {}), system.pop("until", {})
+    layers = [layer for since, layer in sorted(first.items()) if number and number >= since]
+    layers += [layer for until, layer in sorted(last.items()) if number and number <= until]
     nova = dictupdate.merge_recurse(_load("defaults"), {"packages": {}, "units": {}})
-    nova = dictupdate.merge_recurse(nova, system)
-    nova = dictupdate.merge_recurse(nova, pillar)
-    nova = dictupdate.merge_recurse(nova, pillar.get("lookup", {}))
+    for layer in (system, *layers, pillar, pillar.get("lookup", {})):
+        nova = dictupdate.merge_recurse(nova, layer)
     # Pillar values stay where pillar has them: only their names travel (nova:passwords:…).
     nova.pop("passwords", None)
-    name = str(pillar.get("release") or shipped or "")
-    nova["release"] = {"name": name, "number": releases.get(name)}
-    return nova
+    return {**_without_nulls(nova), "release": {"name": name, "number": number}}
 
 
 def _roles(pillar, minion_id):
@@ -280,7 +288,10 @@ def _derive(nova, pillar):
     controllers = nova["topology"].get("controller", {})
     nova["my_ip"] = _my_ip(nova)
     nova["my_netloc"] = _bracketed(nova["my_ip"]) if nova["my_ip"] else None
-    nova["unit_list"] = sorted([*nova["units"].values(), *nova.get("unwanted_units", [])])
+    nova["unit_list"] = sorted({*nova["units"].values(), *nova.get("unwanted_units", [])})
+    for daemon, wsgi in nova["wsgi"].items():
+        # From some release on the application is a module; the script goes two releases later.
+        wsgi["modular"] = nova["release"]["number"] >= wsgi["module_from"]
     nova["host"] = __grains__.get("nodename", __grains__["id"])
     nova["vip"] = nova.get("vip") or next(iter(controllers.values()))
     nova["database"].setdefault("host", nova["vip"])
