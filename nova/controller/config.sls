@@ -18,3 +18,10 @@ nova-controller-config-{{ path }}:
     - require:
       - sls: nova.controller.package
 {%- endfor %}
+
+# Who requires this SLS requires nova.conf too.
+nova-controller-config-nova-conf:
+  test.nop:
+    - name: nova.conf stands.
+    - require:
+      - sls: nova.config
