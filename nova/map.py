@@ -204,6 +204,9 @@ def _renamed(table, names, release):
             if sentence and value is not None:
                 remarks.append((kind, f"{section}:{option}", sentence))
             if there:
+                if names.get(there, {}).get("one") and isinstance(value, list) and len(value) > 1:
+                    words = f"takes one value in {release['name']}."
+                    remarks.append(("faults", f"{section}:{option}", words))
                 place, _, name = there.rpartition(".")
                 # Where the old and the new name are given, the new one holds.
                 if (place, name) == (section, option) or name not in renamed.get(place, {}):

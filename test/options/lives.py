@@ -73,10 +73,11 @@ def names(data):
     """
     What the formula has to know of names at run time, for those that not every release reads.
 
-    ``{program: {name: {since, until, without, deprecated, now: {name: release, …}}}}``: the
+    ``{program: {name: {since, until, without, deprecated, now: {name: release, …}, one}}}``: the
     releases in which the name is an option of its own (`without` are gaps between them: a library
     got the option in an older series too), from which on it is deprecated, and the newer names,
-    each with the last release that still takes the old one for it. What is left out says nothing.
+    each with the last release that still takes the old one for it; `one` where the old one takes
+    one value and the newer one several. What is left out says nothing.
     """
     return {program: _names(options) for program, options in data.items()}
 
@@ -98,6 +99,8 @@ def _names(options):
             for old in definition.get("old_names", []):
                 entry = found.setdefault(old, {"until": FIRST - 1})
                 entry.setdefault("now", {})[name] = until
+                if old in options and _many(definition) and not _many(_last(options[old])):
+                    entry["one"] = True
     for old, new in SUCCESSORS.items():
         if new in options:
             entry = found.setdefault(old, {"until": FIRST - 1})
@@ -105,6 +108,15 @@ def _names(options):
     for name in INSTEAD.keys() & options.keys():
         found[name]["instead"] = INSTEAD[name]
     return {name: _short(entry) for name, entry in sorted(found.items()) if _short(entry)}
+
+
+def _last(life):
+    return (life.get("newest") or life.get("both") or life["lower"])[-1][2]
+
+
+def _many(definition):
+    """Whether an option takes several values."""
+    return definition.get("multi", False) or "List" in definition["type"]
 
 
 def _last_run(own):

@@ -214,6 +214,15 @@ def test_a_name_that_the_release_no_longer_reads_is_refused_with_the_new_one():
     ]
 
 
+def test_several_values_for_an_option_that_took_one_are_refused():
+    config = {"libvirt": {"cpu_models": ["Nehalem", "Haswell"]}}
+    faults = {r: run_map(changed(release=r, config=config))["faults"] for r in ("stein", "train")}
+    assert faults == {
+        "stein": ["nova:config:libvirt:cpu_models takes one value in stein."],
+        "train": [],
+    }
+
+
 def test_placement_conf_is_held_to_its_own_names():
     placement_config = {"placement": {"policy_file": "x"}, "DEFAULT": {"use_neutron": True}}
     nova = run_map(changed(release="zed", placement_config=placement_config))
