@@ -15,3 +15,10 @@ nova-compute-config-compute-conf:
     - require:
       - sls: nova.compute.package
 {%- endif %}
+
+# Who requires this SLS requires nova.conf too.
+nova-compute-config-nova-conf:
+  test.nop:
+    - name: nova.conf stands.
+    - require:
+      - sls: nova.config
