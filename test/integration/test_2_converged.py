@@ -126,3 +126,15 @@ def test_configuration_is_owned_and_closed():
         assert stat.split("\n")[:2] == ["root:nova 640", "root:placement 640"]
     conf = sh("cmp1", "cat /etc/nova/nova.conf")
     assert "api_database" not in conf and "[database]" not in conf
+
+
+@pytest.mark.parametrize(
+    ("host", "program"),
+    [(CONTROLLERS[0], "nova"), (CONTROLLERS[0], "placement"), ("cmp1", "nova")],
+)
+def test_oslo_config_finds_no_option_that_the_program_does_not_read(host, program):
+    libraries = ("keystonemiddleware.auth_token", "oslo.db", "oslo.log", "oslo.concurrency")
+    if program == "nova":
+        libraries += ("oslo.messaging",)
+    namespaces = " ".join(f"--namespace {name}" for name in (f"{program}.conf", *libraries))
+    sh(host, f"oslo-config-validator --input-file /etc/{program}/{program}.conf {namespaces}")

@@ -67,15 +67,16 @@ PORTS = {"api": 8774, "metadata": 8775, "placement": 8778}
 def test_an_api_is_served_as_its_system_does_it(opts, system):
     states = compiled(opts, system)
     daemons = {
-        id_.rpartition("-")[2] if "service" in id_ else "placement": chunk["name"]
-        for id_, chunk in states.items()
-        if chunk["fun"] == "running" and id_.startswith("nova-controller")
+        chunk["__id__"].removeprefix("nova-controller-service-"): chunk["name"]
+        for chunk in states
+        if chunk["fun"] == "running" and chunk["__id__"].startswith("nova-controller")
     }
+    daemons["placement"] = daemons.pop("nova-controller-placement-running")
     served = SERVED[system]
     for name in ("conductor", "scheduler", "novncproxy"):
         assert daemons.pop(name).endswith(f"nova-{name}")
     assert daemons == {name: unit for name, (unit, _, _) in served.items()}
-    files = {c["name"]: c for c in states.values() if (c["state"], c["fun"]) == ("file", "managed")}
+    files = {c["name"]: c for c in states if (c["state"], c["fun"]) == ("file", "managed")}
     for name, (unit, path, runs) in served.items():
         if path is None:
             continue
@@ -95,8 +96,26 @@ def test_an_api_is_served_as_its_system_does_it(opts, system):
     assert no_more == {path for _, path, _ in served.values() if path}
 
 
-def compiled(opts, system):
-    """All states of a single node of a system, by id."""
+@pytest.mark.parametrize("system", ["Ubuntu 26.04", "CentOS 7"])
+def test_clean_takes_the_web_servers_away_and_spares_a_shared_apache(opts, system):
+    states = compiled(opts, system, "nova.clean")
+    gone = {chunk["name"] for chunk in states if chunk["fun"] == "absent"}
+    assert {path for _, path, _ in SERVED[system].values() if path} <= gone
+    stopped = {chunk["name"] for chunk in states if chunk["fun"] == "dead"}
+    assert not stopped & {"apache2", "httpd"}
+    assert [c["name"] for c in states if c.get("reload")] == [SERVED[system]["placement"][0]]
+
+
+def test_warnings_reach_the_operator_and_change_nothing(opts):
+    states = compiled(opts, "CentOS 7", config={"vnc": {"vncserver_listen": "192.0.2.1"}})
+    (state,) = [chunk for chunk in states if chunk["__id__"] == "nova-pillar-warnings"]
+    assert (state["result"], state["changes"]) == (True, False)
+    assert state["warnings"] == ["nova:config:vnc:vncserver_listen is an old name: "
+                                 "say [vnc] server_listen."]
+
+
+def compiled(opts, system, sls="nova", **pillar):
+    """All states of a single node of a system."""
     family, name, version, release = SYSTEMS[system]
     opts["grains"].update(
         os_family=family,
@@ -106,11 +125,11 @@ def compiled(opts, system):
         num_cpus=4,
     )
     node = {"roles": ["controller", "compute"], "my_ip": "10.20.0.60", "virt_type": "qemu"}
-    opts["pillar"] = {"nova": changed(release=release, topology=..., threads=3, **node)}
+    opts["pillar"] = {"nova": changed(release=release, topology=..., threads=3, **node, **pillar)}
     _, modules, _ = load(opts)
-    chunks = modules["state.show_low_sls"]("nova")
+    chunks = modules["state.show_low_sls"](sls)
     assert isinstance(chunks[0], dict), chunks
-    return {chunk["__id__"]: chunk for chunk in chunks}
+    return chunks
 
 
 def rendered(state):
