@@ -126,8 +126,13 @@ def from_url(url: str, what: str = "") -> dict:
         ``mysql+pymysql://…``; ``ssl_ca`` in its query requires TLS.
     what : str
         Where the URL comes from, for errors.
+
+    Raises CommandExecutionError when it is not encoded as it must be.
     """
-    parts = _sibling("nova_url").parse(url)
+    try:
+        parts = _sibling("nova_url").parse(url)
+    except ValueError as exc:
+        raise CommandExecutionError(f"{what or 'A database URL'} cannot be read: {exc}.") from None
     return {
         "host": parts["host"],
         "port": parts["port"],
