@@ -260,3 +260,33 @@ def test_what_the_example_offers_in_comments_is_right_too():
     nova = run_map(yaml.safe_load(rendered)["nova"])
     assert nova["faults"] == []
     assert "heat" in {endpoint["service"] for endpoint in nova["endpoints"]}
+
+
+CELL2 = {"database": {"host": "db2", "user": "u"}, "messaging": {"hosts": ["mq2"], "user": "u"}}
+
+
+def test_a_further_cell_has_its_secrets_by_reference():
+    pillar = changed(cells={"cell2": {}, "cell3": CELL2})
+    pillar["passwords"]["cells"] = {"cell3": {"database": "s3cret1", "messaging": "s3cret2"}}
+    nova = run_map(pillar)
+    assert nova["faults"] == []
+    assert nova["cells"]["cell2"] == {
+        "disabled": False,
+        "database": {"name": "nova_cell2"},
+        "messaging": {},
+        "make": True,
+    }
+    assert nova["cells"]["cell3"]["make"] is False
+    assert nova["cells"]["cell3"]["database"]["password_pillar"] == (
+        "nova:passwords:cells:cell3:database"
+    )
+    assert "s3cret" not in str({**nova, "conf": None})
+
+
+def test_a_further_cell_s_faults_are_named():
+    pillar = changed(cells={"cell1": {}, "cell2": {"messaging": {"user": "u"}}})
+    assert run_map(pillar)["faults"] == [
+        "nova:cells:cell1 has the name of the first cell, nova:cell.",
+        "nova:cells:cell2:messaging:hosts is missing.",
+        "nova:passwords:cells:cell2:messaging is missing.",
+    ]
