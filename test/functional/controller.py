@@ -185,8 +185,8 @@ class Bench:
     def wipe(self) -> None:
         for database in DATABASES:
             self.modules["nova_database.drop_database"](database, connection=self.admin)
-        for host in ("%", "127.%"):
-            self.modules["nova_database.drop_user"](USER, host, connection=self.admin)
+        for user, host in ((USER, "%"), (USER, "127.%"), (f"{USER}_tls", "%")):
+            self.modules["nova_database.drop_user"](user, host, connection=self.admin)
 
     def kill_connections(self) -> None:
         """What a server does to them that dies."""

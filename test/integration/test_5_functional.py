@@ -28,8 +28,8 @@ apt-get --quiet --yes --no-install-recommends install mariadb-server-core mariad
 mkdir -p /srv/test-database
 mariadb-install-db --no-defaults --auth-root-authentication-method=normal --skip-test-db \
     --user=root --datadir=/srv/test-database/data
-echo "CREATE USER root@'127.0.0.%' IDENTIFIED BY 'p@ss:root';
-GRANT ALL ON *.* TO root@'127.0.0.%' WITH GRANT OPTION;" > /srv/test-database/init.sql
+echo "CREATE OR REPLACE USER root@'127.0.0.1' IDENTIFIED BY 'p@ss:root';
+GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;" > /srv/test-database/init.sql
 systemd-run --unit=test-database mariadbd --no-defaults --user=root --port=33306 \
     --bind-address=127.0.0.1 --skip-name-resolve --max-connections=500 \
     --innodb-flush-log-at-trx-commit=0 --datadir=/srv/test-database/data \
