@@ -148,6 +148,11 @@ def _faults_of_sense(nova, pillar):
                     faults.append(f"nova:passwords:cells:{name}:{what} is missing.")
                 if not own.get(hosts):
                     faults.append(f"nova:cells:{name}:{what}:{hosts} is missing.")
+        if not cell.get("messaging", {}).keys() & {"hosts", "vhost"}:
+            faults.append(
+                f"nova:cells:{name}:messaging must have a vhost or hosts of its own: the cells' "
+                "conductors would take each other's calls."
+            )
         if name == nova["cell"]:
             faults.append(f"nova:cells:{name} has the name of the first cell, nova:cell.")
     ports = nova["ports"]
