@@ -299,12 +299,16 @@ def set_password(
     return True
 
 
-def require_ssl(name: str, host: str = "%", connection: dict | None = None) -> bool:
+def require_ssl(
+    name: str, host: str = "%", required: bool = True, connection: dict | None = None
+) -> bool:
     """
-    Let an account log in over TLS only.
+    Let an account log in over TLS only, or without it too.
 
     name, host : str
         The account, such as ``nova`` and ``%``.
+    required : bool
+        Whether it needs TLS.
     connection : dict
         See the module's head.
 
@@ -314,7 +318,7 @@ def require_ssl(name: str, host: str = "%", connection: dict | None = None) -> b
 
         salt ctl1 nova_database.require_ssl nova connection='{host: …, user: root, …}'
     """
-    query("ALTER USER %s@%s REQUIRE SSL", [name, host], connection)
+    query(f"ALTER USER %s@%s REQUIRE {'SSL' if required else 'NONE'}", [name, host], connection)
     return True
 
 

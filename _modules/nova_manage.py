@@ -9,23 +9,15 @@ Functions that change something name nova-manage's exit codes; a failure raises
 CommandExecutionError with the code in ``exc.info``.
 """
 
-import contextlib
-import ctypes
 import glob
 import hashlib
 import logging
 import os
-import pwd
 import re
-import signal
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 log = logging.getLogger(__name__)
 
@@ -37,65 +29,39 @@ PACKAGES = (
     "/usr/lib/python3*/site-packages",
     "/usr/lib/python2.7/site-packages",
 )
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 CELL0 = "00000000-0000-0000-0000-000000000000"
 CELL0_TRANSPORT = "none:///"
 
-#: Exit codes of nova-manage. An exception that nothing caught is 1 in Stein, 255 from Train.
+#: Exit codes of nova-manage; 255 is an exception that nothing caught.
 OK = 0
-UNCAUGHT_STEIN = 1
-USAGE = 2
-UNCAUGHT = 255
-DB_SYNC_CELL0_UNREACHABLE = 1
-CREATE_CELL_BAD_URL = 1
-CREATE_CELL_DUPLICATE = 2
-UPDATE_CELL_ABSENT = 1
-UPDATE_CELL_NOT_SAVED = 2
-UPDATE_CELL_DUPLICATE = 3
-UPDATE_CELL_BOTH = 4
-UPDATE_CELL_CELL0 = 5
-DELETE_CELL_ABSENT = 1
-DELETE_CELL_HOSTS = 2
-DELETE_CELL_INSTANCES = 3
-DELETE_CELL_MAPPINGS = 4
-DELETE_HOST_NO_CELL = 1
-DELETE_HOST_ABSENT = 2
-DELETE_HOST_OTHER_CELL = 3
-DELETE_HOST_INSTANCES = 4
-DISCOVER_HOSTS_DUPLICATE = 2
 UPGRADE_CHECK_WARNING = 1
 UPGRADE_CHECK_FAILURE = 2
-
-_MEANINGS = {
-    "db sync": {DB_SYNC_CELL0_UNREACHABLE: "the database of cell0 cannot be reached"},
-    "cell_v2 create_cell": {
-        CREATE_CELL_BAD_URL: "an URL is missing or malformed",
-        CREATE_CELL_DUPLICATE: "another cell has one of these URLs",
-    },
-    "cell_v2 update_cell": {
-        UPDATE_CELL_ABSENT: "there is no such cell",
-        UPDATE_CELL_NOT_SAVED: "the change could not be saved",
-        UPDATE_CELL_DUPLICATE: "another cell has one of these URLs",
-        UPDATE_CELL_BOTH: "a cell cannot be disabled and enabled at once",
-        UPDATE_CELL_CELL0: "cell0 cannot be disabled",
-    },
-    "cell_v2 delete_cell": {
-        DELETE_CELL_ABSENT: "there is no such cell",
-        DELETE_CELL_HOSTS: "hosts are mapped to it",
-        DELETE_CELL_INSTANCES: "instances live in it",
-        DELETE_CELL_MAPPINGS: "mappings of deleted instances are left: archive deleted rows first",
-    },
-    "cell_v2 delete_host": {
-        DELETE_HOST_NO_CELL: "there is no such cell",
-        DELETE_HOST_ABSENT: "the host is not mapped",
-        DELETE_HOST_OTHER_CELL: "the host is mapped to another cell",
-        DELETE_HOST_INSTANCES: "instances live on the host",
-    },
-    "cell_v2 discover_hosts": {
-        DISCOVER_HOSTS_DUPLICATE: "another discovery ran at the same moment"
-    },
+DB_SYNC = {1: "the database of cell0 cannot be reached"}
+CREATE_CELL = {
+    1: "an URL is missing or malformed",
+    2: "another cell has one of these URLs",
 }
+UPDATE_CELL = {
+    1: "there is no such cell",
+    2: "the change could not be saved",
+    3: "another cell has one of these URLs",
+    4: "a cell cannot be disabled and enabled at once",
+    5: "cell0 cannot be disabled",
+}
+DELETE_CELL = {
+    1: "there is no such cell",
+    2: "hosts are mapped to it",
+    3: "instances live in it",
+    4: "mappings of deleted instances are left: archive deleted rows first",
+}
+DELETE_HOST = {
+    1: "there is no such cell",
+    2: "the host is not mapped",
+    3: "the host is mapped to another cell",
+    4: "instances live on the host",
+}
+DISCOVER_HOSTS = {2: "another discovery ran at the same moment"}
 
 #: ``exc.info`` of what is found wrong with the cells or URLs, and of a cell that is not there.
 FINDING = "finding"
@@ -105,11 +71,12 @@ ABSENT = "absent"
 SERVICE_DOWN_TIME = 60
 
 _NO_SUCH_TABLE = 1146
-_PR_SET_PDEATHSIG = 1
+#: The server's refusals of a migration that has been done in part: a table, column, key or
+#: constraint that is there already, or one to drop that is not.
+_DONE_IN_PART = re.compile(r"\((1050|1060|1061|1068|1091|1826), ")
+_VERSION_TABLES = ("alembic_version", "migrate_version")
 _REVISION = re.compile(r"^revision\b[^=]*=\s*['\"](\w+)['\"]", re.MULTILINE)
 _DOWN_REVISION = re.compile(r"^down_revision\b[^=]*=\s*['\"](\w+)['\"]", re.MULTILINE)
-#: Lines at the end of a failing program's output that do not name the cause.
-_NOISE = re.compile(r"\(Background on this error|\[SQL|\[parameters|\s*\^|\+-")
 
 _SCHEMAS = {
     "api": (NOVA_CONF, "api_database"),
@@ -222,14 +189,18 @@ def cell_drift(
     transport_url: str,
     name: str | None = None,
     connection: dict | None = None,
-) -> dict[str, dict[str, str]]:
+    disabled: bool | None = None,
+) -> dict[str, dict[str, Any]]:
     """
     In what a cell's stored row differs from what is wanted: field → old and new, masked.
 
     uuid : str
         The cell's.
     database_connection, transport_url, name : str
-        What is wanted: URLs or templates, compared with the row as it is stored.
+        What is wanted: URLs or templates, compared with the row as it is stored; literal URLs by
+        what they mean (nova_url.same).
+    disabled : bool
+        Whether the scheduler passes it over; None: either.
     connection : dict
         Another way to the nova_api database than nova.conf: see nova_database.
 
@@ -242,24 +213,25 @@ def cell_drift(
     row = _cell(uuid, connection)
     wanted = {"database_connection": database_connection, "transport_url": transport_url}
     drift = {
-        field: {"old": _masked(row[field]), "new": _masked(url)}
+        field: {"old": _shown_url(row[field]), "new": _shown_url(url)}
         for field, url in wanted.items()
-        if row[field] != url
+        if not __utils__["nova_url.same"](row[field], url)
     }
     if name and row["name"] != name:
         drift["name"] = {"old": row["name"], "new": name}
+    if disabled is not None and row["disabled"] != disabled:
+        drift["disabled"] = {"old": row["disabled"], "new": disabled}
     return drift
 
 
-def database_template(database: str | None = None) -> str:
+def database_template(database: str | None = None, server: str | None = None) -> str:
     """
     The template of a cell's database URL that follows this node's ``[database] connection``.
 
     database : str
         Name of another database on that server, such as ``nova_cell0``.
-
-    nova renders ``{port}`` as None and ``{hostname}`` without brackets, so the template has the
-    parts that the URL has; ``{query}`` is always there, for an empty one does no harm.
+    server : str
+        Another server, ``host:port``, that takes the same user and password.
 
     Raises CommandExecutionError when nova.conf has no such URL.
 
@@ -267,22 +239,27 @@ def database_template(database: str | None = None) -> str:
 
         salt ctl1 nova_manage.database_template nova_cell0
     """
-    url = urlsplit(_url("database"))
-    return "{scheme}://" + _netloc_template(url.netloc) + f"/{database or '{path}'}?{{query}}"
+    try:
+        return __utils__["nova_url.database_template"](_url("database"), database, server)
+    except ValueError as exc:
+        raise _failure(f"[database] connection of {NOVA_CONF}: {exc}.", FINDING) from None
 
 
-def transport_template(transport_url: str | None = None) -> str:
+def transport_template(
+    transport_url: str | None = None,
+    virtual_host: str | None = None,
+    servers: list[str] | None = None,
+) -> str:
     """
     The template of a cell's transport URL that follows this node's ``[DEFAULT] transport_url``.
 
     transport_url : str
         Another URL than nova.conf's; only its form counts: how many hosts, how many slashes before
         the virtual host.
-
-    nova renders ``{path}`` without any leading slash, so the template repeats them all: the virtual
-    host ``/`` is ``//{path}``, as ``/nova`` is. Of several hosts each has fields of its own
-    (``{username1}`` …), and each must have credentials in nova.conf: nova cannot render the form
-    that gives them once.
+    virtual_host : str
+        Another virtual host there.
+    servers : list
+        Other hosts, each ``host:port``, that take the same user and password.
 
     Raises CommandExecutionError when there is no URL, or it has a form that nova cannot render.
 
@@ -290,21 +267,64 @@ def transport_template(transport_url: str | None = None) -> str:
 
         salt ctl1 nova_manage.transport_template
     """
-    url = urlsplit(transport_url or _url("DEFAULT", "transport_url"))
-    netlocs = url.netloc.split(",")
-    if len(netlocs) > 1 and not all("@" in netloc for netloc in netlocs):
+    url = transport_url or _url("DEFAULT", "transport_url")
+    try:
+        return __utils__["nova_url.transport_template"](url, virtual_host, servers)
+    except ValueError as exc:
         raise _failure(
-            f"[DEFAULT] transport_url of {NOVA_CONF} names several hosts but not the credentials "
-            "of each, which nova cannot render in a cell: give each host its own.",
-            FINDING,
-        )
-    hosts = [
-        _netloc_template(netloc, str(number) if len(netlocs) > 1 else "")
-        for number, netloc in enumerate(netlocs, start=1)
+            f"[DEFAULT] transport_url of {NOVA_CONF} cannot be that of a cell: {exc}.", FINDING
+        ) from None
+
+
+def cell_urls(database: dict | None = None, messaging: dict | None = None) -> dict[str, str]:
+    """
+    The URLs of a cell from what it has of its own; what is not given is as in nova.conf.
+
+    With a ``user`` of its own an URL is literal and holds the password; without one it is a
+    template and holds none.
+
+    database : dict
+        ``name`` of the database, ``host``, ``port`` (3306), ``user``, and ``password_pillar`` (the
+        name of a pillar key) or ``password``, ``ssl_ca`` (a path).
+    messaging : dict
+        ``hosts``, ``port`` (5672), ``vhost``, ``user``, and ``password_pillar`` or ``password``.
+
+    Returns ``database_connection`` and ``transport_url``, unmasked.
+
+    Raises SaltInvocationError when a user has no password or no host.
+
+    CLI Example::
+
+        salt ctl1 nova_manage.cell_urls '{name: nova_cell2}' '{vhost: cell2}'
+    """
+    database, messaging = database or {}, messaging or {}
+    servers = [
+        f"{_bracketed(host)}:{messaging.get('port', 5672)}" for host in messaging.get("hosts", ())
     ]
-    slashes = "/" * (len(url.path) - len(url.path.lstrip("/")))
-    path = slashes + "{path}" if slashes else ""
-    return "{scheme}://" + ",".join(hosts) + path + "?{query}"
+    server = database.get("host") and f"{_bracketed(database['host'])}:{database.get('port', 3306)}"
+    encode = __utils__["nova_url.encode"]
+    if messaging.get("user"):
+        credentials = _credentials(messaging, "messaging", servers)
+        vhost = messaging.get("vhost", "/")
+        transport = (
+            "rabbit://"
+            + ",".join(f"{credentials}@{each}" for each in servers)
+            + "/"
+            + ("" if vhost == "/" else encode(vhost))
+        )
+    else:
+        transport = transport_template(virtual_host=messaging.get("vhost"), servers=servers or None)
+    if database.get("user"):
+        query = "?charset=utf8" + (
+            f"&ssl_ca={database['ssl_ca']}" if database.get("ssl_ca") else ""
+        )
+        connection = (
+            f"mysql+pymysql://{_credentials(database, 'database', server)}@{server}"
+            f"/{database['name']}{query}"
+        )
+    else:
+        connection = database_template(database.get("name"), server)
+    return {"database_connection": connection, "transport_url": transport}
 
 
 def list_hosts(connection: dict | None = None) -> list[dict[str, str]]:
@@ -391,7 +411,7 @@ def schema_version(which: str, connection: dict | None = None) -> str | None:
     The schema revision of a database; None when it holds no schema.
 
     which : str
-        ``api``, ``main``, ``cell0`` or ``placement``.
+        ``api``, ``main``, ``cell0``, ``placement``, or the uuid of another cell.
     connection : dict
         Another way to that database than the node's configuration: see nova_database.
 
@@ -401,8 +421,7 @@ def schema_version(which: str, connection: dict | None = None) -> str | None:
 
         salt ctl1 nova_manage.schema_version api
     """
-    if not connection:
-        connection = _cell_database(_cell(CELL0)) if which == "cell0" else _config(which)
+    connection = connection or _database(which)
     for statement in (
         "SELECT version_num AS version FROM alembic_version",
         "SELECT version FROM migrate_version",
@@ -439,15 +458,12 @@ def schema_revisions(which: str) -> list[str]:
     numbers: set[int] = set()
     follows: dict[str | None, str] = {}
     for folder in _VERSIONS[which]:
-        for path in sorted(
-            found for root in PACKAGES for found in glob.glob(f"{root}/{folder}/*.py")
-        ):
+        for path in _migrations(folder):
             number = re.match(r"(\d{3})_", os.path.basename(path))
             if number:
                 numbers.add(int(number[1]))
                 continue
-            with open(path, encoding="utf-8") as stream:
-                text = stream.read()
+            text = _read(path)
             revision, down = _REVISION.search(text), _DOWN_REVISION.search(text)
             if revision:
                 follows[down[1] if down else None] = revision[1]
@@ -483,6 +499,9 @@ def api_db_sync(timeout: int = 900, held=None) -> bool:
     """
     Bring the nova_api database to the schema of the installed code.
 
+    What a sync that was killed in the database's first migration left behind, after which every
+    further one fails, is taken away first, if ``held`` and no table has a row.
+
     timeout : int
         Seconds after which nova-manage is killed.
     held
@@ -494,18 +513,21 @@ def api_db_sync(timeout: int = 900, held=None) -> bool:
 
         salt ctl1 nova_manage.api_db_sync
     """
-    _manage("api_db", "sync", timeout=timeout, held=held)
-    return True
+    return _sync(["api"], "api_db", "sync", timeout=timeout, held=held)
 
 
-def db_sync(timeout: int = 900, held=None) -> bool:
+def db_sync(timeout: int = 900, held=None, cell: str | None = None) -> bool:
     """
     Bring cell0's and then the main database to the schema of the installed code.
+
+    What a killed sync left behind is mended as by api_db_sync.
 
     timeout : int
         Seconds after which nova-manage is killed.
     held
         The site's lock (nova_db.lock): nova-manage is killed when it is lost.
+    cell : str
+        The uuid of another cell: its database alone.
 
     Exit codes: 0 done, also when cell0 is not mapped and was left out, and in Stein when it could
     not be reached: compare schema_version afterwards; 1 cell0 unreachable; 255 any failure.
@@ -514,13 +536,19 @@ def db_sync(timeout: int = 900, held=None) -> bool:
 
         salt ctl1 nova_manage.db_sync
     """
-    _manage("db", "sync", timeout=timeout, held=held)
-    return True
+    options = {"failures": DB_SYNC, "timeout": timeout, "held": held}
+    if not cell:
+        return _sync(["cell0", "main"], "db", "sync", **options)
+    url = _cell(cell)["database_connection"]
+    config = _section("database", "connection", __utils__["nova_url.render"](url, _url("database")))
+    return _sync([cell], "db", "sync", "--local_cell", config=config, **options)
 
 
 def placement_db_sync(timeout: int = 900, held=None) -> bool:
     """
     Bring Placement's database to the schema of the installed code.
+
+    What a killed sync left behind is mended as by api_db_sync.
 
     timeout : int
         Seconds after which placement-manage is killed.
@@ -533,8 +561,8 @@ def placement_db_sync(timeout: int = 900, held=None) -> bool:
 
         salt ctl1 nova_manage.placement_db_sync
     """
-    _manage("db", "sync", program="placement-manage", user="placement", timeout=timeout, held=held)
-    return True
+    options = {"program": "placement-manage", "user": "placement", "timeout": timeout, "held": held}
+    return _sync(["placement"], "db", "sync", **options)
 
 
 def map_cell0(database_connection: str | None = None, timeout: int = 120, held=None) -> bool:
@@ -557,7 +585,8 @@ def map_cell0(database_connection: str | None = None, timeout: int = 120, held=N
     """
     wanted = database_connection or database_template("nova_cell0")
     # A literal URL must not be an argument, and map_cell0 takes none from the configuration.
-    url = database_template("nova_cell0") if _holds_secret(wanted) else wanted
+    secret = __utils__["nova_url.holds_secret"](wanted)
+    url = database_template("nova_cell0") if secret else wanted
     _manage("cell_v2", "map_cell0", "--database_connection", url, timeout=timeout, held=held)
     if url != wanted:
         update_cell(CELL0, None, CELL0_TRANSPORT, wanted, timeout=timeout, held=held)
@@ -570,6 +599,7 @@ def create_cell(
     database_connection: str | None = None,
     timeout: int = 120,
     held=None,
+    disabled: bool = False,
 ) -> str:
     """
     Create a cell and return its uuid.
@@ -585,6 +615,8 @@ def create_cell(
         Seconds after which nova-manage is killed.
     held
         The site's lock (nova_db.lock): nova-manage is killed when it is lost.
+    disabled : bool
+        Whether the scheduler is to pass it over.
 
     Exit codes: 0 created; 1 an URL is missing or malformed; 2 another cell has the same URL.
 
@@ -597,17 +629,16 @@ def create_cell(
     found = find_cell(name, database_connection)
     if found:
         raise CommandExecutionError(f"There is a cell {name} already: {found['uuid']}.")
-    with _urls(transport_url, database_connection) as (config, arguments):
-        out = _manage(
-            "cell_v2",
-            "create_cell",
-            "--verbose",
-            f"--name={name}",
-            *arguments,
-            config=config,
-            timeout=timeout,
-            held=held,
-        )
+    config, arguments = _urls(transport_url, database_connection)
+    if disabled:
+        arguments.append("--disabled")
+    _, out = _manage(
+        *("cell_v2", "create_cell", "--verbose", f"--name={name}", *arguments),
+        failures=CREATE_CELL,
+        config=config,
+        timeout=timeout,
+        held=held,
+    )
     return out.split()[-1]
 
 
@@ -618,9 +649,11 @@ def update_cell(
     database_connection: str | None = None,
     timeout: int = 120,
     held=None,
+    disabled: bool | None = None,
 ) -> bool:
     """
-    Set a cell's name and URLs. Running services see new URLs after a restart.
+    Set a cell's name and URLs, and whether it is disabled. Running services see new URLs, and the
+    scheduler that a cell is disabled, after a restart.
 
     nova-manage replaces an URL that is left out by nova.conf's, which for cell0 is the wrong one:
     both are always passed, here the stored one by default.
@@ -635,8 +668,11 @@ def update_cell(
         Seconds after which nova-manage is killed.
     held
         The site's lock (nova_db.lock): nova-manage is killed when it is lost.
+    disabled : bool
+        Whether the scheduler is to pass it over; None keeps it.
 
-    Exit codes: 0 done; 1 no such cell; 2 not saved; 3 another cell has one of the URLs.
+    Exit codes: 0 done; 1 no such cell; 2 not saved; 3 another cell has one of the URLs; 4 both
+    disabled and enabled, which this function never asks for; 5 cell0 cannot be disabled.
 
     CLI Example::
 
@@ -646,21 +682,20 @@ def update_cell(
     transport_url = transport_url or row["transport_url"]
     database_connection = database_connection or row["database_connection"]
     named = [f"--name={name}"] if name else []
-    with _urls(transport_url, database_connection) as (config, arguments):
-        _manage(
-            "cell_v2",
-            "update_cell",
-            f"--cell_uuid={uuid}",
-            *named,
-            *arguments,
-            config=config,
-            timeout=timeout,
-            held=held,
-        )
+    config, arguments = _urls(transport_url, database_connection)
+    if disabled is not None and disabled != row["disabled"]:
+        arguments.append("--disable" if disabled else "--enable")
+    _manage(
+        *("cell_v2", "update_cell", f"--cell_uuid={uuid}", *named, *arguments),
+        failures=UPDATE_CELL,
+        config=config,
+        timeout=timeout,
+        held=held,
+    )
     return True
 
 
-def delete_cell(uuid: str, force: bool = False, timeout: int = 120) -> bool:
+def delete_cell(uuid: str, force: bool = False, timeout: int = 120, held=None) -> bool:
     """
     Delete a cell's mapping.
 
@@ -671,6 +706,8 @@ def delete_cell(uuid: str, force: bool = False, timeout: int = 120) -> bool:
         never deleted.
     timeout : int
         Seconds after which nova-manage is killed.
+    held
+        The site's lock (nova_db.lock): nova-manage is killed when it is lost.
 
     Exit codes: 0 deleted; 1 no such cell; 2 hosts are mapped; 3 instances live in it; 4 mappings of
     deleted instances are left.
@@ -680,11 +717,16 @@ def delete_cell(uuid: str, force: bool = False, timeout: int = 120) -> bool:
         salt ctl1 nova_manage.delete_cell 5b4a…
     """
     forced = ["--force"] if force else []
-    _manage("cell_v2", "delete_cell", f"--cell_uuid={uuid}", *forced, timeout=timeout)
+    _manage(
+        *("cell_v2", "delete_cell", f"--cell_uuid={uuid}", *forced),
+        failures=DELETE_CELL,
+        timeout=timeout,
+        held=held,
+    )
     return True
 
 
-def delete_host(cell_uuid: str, host: str, timeout: int = 120) -> bool:
+def delete_host(cell_uuid: str, host: str, timeout: int = 120, held=None) -> bool:
     """
     Delete a host's mapping. The scheduler sees it after SIGHUP or a restart.
 
@@ -694,6 +736,8 @@ def delete_host(cell_uuid: str, host: str, timeout: int = 120) -> bool:
         Nova's name of the host.
     timeout : int
         Seconds after which nova-manage is killed.
+    held
+        The site's lock (nova_db.lock): nova-manage is killed when it is lost.
 
     Exit codes: 0 deleted; 1 no such cell; 2 the host is not mapped; 3 it is mapped to another cell;
     4 instances live on it.
@@ -702,7 +746,12 @@ def delete_host(cell_uuid: str, host: str, timeout: int = 120) -> bool:
 
         salt ctl1 nova_manage.delete_host 5b4a… cmp9
     """
-    _manage("cell_v2", "delete_host", f"--cell_uuid={cell_uuid}", f"--host={host}", timeout=timeout)
+    _manage(
+        *("cell_v2", "delete_host", f"--cell_uuid={cell_uuid}", f"--host={host}"),
+        failures=DELETE_HOST,
+        timeout=timeout,
+        held=held,
+    )
     return True
 
 
@@ -725,7 +774,12 @@ def discover_hosts(by_service: bool = False, timeout: int = 300, held=None) -> b
         salt ctl1 nova_manage.discover_hosts
     """
     arguments = ["--by-service"] if by_service else []
-    _manage("cell_v2", "discover_hosts", *arguments, timeout=timeout, held=held)
+    _manage(
+        *("cell_v2", "discover_hosts", *arguments),
+        failures=DISCOVER_HOSTS,
+        timeout=timeout,
+        held=held,
+    )
     return True
 
 
@@ -761,9 +815,12 @@ def upgrade_check(timeout: int = 300) -> list[dict[str, str]]:
 
         salt ctl1 nova_manage.upgrade_check
     """
-    code, out, err = _run("nova", ["nova-status", "upgrade", "check"], timeout)
+    code, out, err = __utils__["nova_program.run"](
+        "nova", ["nova-status", "upgrade", "check"], timeout
+    )
     if code not in (OK, UPGRADE_CHECK_WARNING, UPGRADE_CHECK_FAILURE) or "Check:" not in out:
-        cause = _cause(err) or _cause(out) or "it printed nothing"
+        said = __utils__["nova_program.cause"]
+        cause = said(err) or said(out) or "it printed nothing"
         raise _failure(f"nova-status upgrade check failed with code {code}: {cause}", code)
     checks: list[dict[str, str]] = []
     for line in out.splitlines():
@@ -779,14 +836,15 @@ def upgrade_check(timeout: int = 300) -> list[dict[str, str]]:
 
 
 def _failure(message: str, info: int | str | None) -> CommandExecutionError:
-    # Handed to the constructor, Salt would write it below the sentence.
-    failure = CommandExecutionError(message)
-    failure.info = info
-    return failure
+    return __utils__["nova_program.failure"](message, info)
 
 
-def _query(statement: str, connection: dict) -> list[dict[str, Any]]:
-    return __salt__["nova_database.query"](statement, connection=connection)
+def _manage(*args: str, **kwargs) -> tuple[int, str]:
+    return __utils__["nova_program.manage"](*args, **kwargs)
+
+
+def _query(statement: str, connection: dict, values: list | None = None) -> list[dict[str, Any]]:
+    return __salt__["nova_database.query"](statement, values, connection=connection)
 
 
 def _url(section: str, option: str = "connection", path: str | None = None) -> str:
@@ -828,19 +886,13 @@ def _shown(cell: dict[str, Any]) -> dict[str, Any]:
         "name": cell["name"],
         "disabled": cell["disabled"],
         "database": _database_of(cell["database_connection"]),
-        "database_connection": _masked(cell["database_connection"]),
-        "transport_url": _masked(cell["transport_url"]),
+        "database_connection": _shown_url(cell["database_connection"]),
+        "transport_url": _shown_url(cell["transport_url"]),
     }
 
 
-def _masked(url: str) -> str:
-    return __utils__["nova_url.mask"](url) if _holds_secret(url) else url
-
-
-def _holds_secret(url: str) -> bool:
-    """Whether anything but fields of a template stands where credentials do."""
-    credentials = re.sub(r"\{\w+\}", "", url).rpartition("@")[0].partition("://")[2]
-    return bool(credentials.strip(":@,[]"))
+def _shown_url(url: str) -> str:
+    return __utils__["nova_url.shown"](url)
 
 
 def _rendered(url: str) -> dict[str, Any]:
@@ -856,157 +908,144 @@ def _database_of(url: str) -> str | None:
         parts = _rendered(url)
     except (CommandExecutionError, ValueError):
         return None
-    return f"{parts['host']}:{parts['port'] or 3306}/{parts['database']}"
+    return f"{parts['host'].lower()}:{parts['port'] or 3306}/{parts['database']}"
+
+
+def _database(which: str) -> dict[str, Any]:
+    """The way to a database of nova's: one of nova.conf's, or that of a cell."""
+    if which in _SCHEMAS:
+        return _config(which)
+    return _cell_database(_cell(CELL0 if which == "cell0" else which))
 
 
 def _cell_database(cell: dict[str, Any]) -> dict[str, Any]:
     what = f"database_connection of the cell {cell['name']} ({cell['uuid']})"
     try:
         return {**_rendered(cell["database_connection"]), "what": what}
-    except ValueError as exc:
+    except (CommandExecutionError, ValueError) as exc:
         raise CommandExecutionError(
             f"The {what} is no URL that this node can use: apply nova.controller.schema, which "
             "repairs it."
         ) from exc
 
 
-def _netloc_template(netloc: str, number: str = "") -> str:
-    userinfo, _, hostport = netloc.rpartition("@")
-    fields = ""
-    if userinfo:
-        fields = f"{{username{number}}}"
-        fields += f":{{password{number}}}@" if ":" in userinfo else "@"
-    six = hostport.startswith("[")
-    fields += f"[{{hostname{number}}}]" if six else f"{{hostname{number}}}"
-    if re.search(r":\d+$", hostport):
-        # Of several hosts nova takes what follows the bracket for the port, its colon too.
-        fields += f"{{port{number}}}" if six and number else f":{{port{number}}}"
-    return fields
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
-@contextlib.contextmanager
-def _urls(transport_url: str, database_connection: str) -> Iterator[tuple[str | None, list[str]]]:
+def _credentials(given: dict, what: str, servers: list[str] | str | None) -> str:
+    """``user:password`` of a cell's own database or messaging, for an URL."""
+    key = given.get("password_pillar")
+    password = given.get("password")
+    if key:
+        password = __utils__["nova_secret.value"](__pillar__, key, __opts__)
+    if not password or not servers:
+        raise SaltInvocationError(
+            f"The cell's {what} has a user of its own: it needs a host and a password too."
+        )
+    encode = __utils__["nova_url.encode"]
+    return f"{encode(given['user'])}:{encode(str(password))}"
+
+
+def _section(name: str, option: str, value: str) -> str:
+    return f"[{name}]\n{option} = {value.replace('$', '$$')}\n"
+
+
+def _urls(transport_url: str, database_connection: str) -> tuple[str, list[str]]:
     """
-    A configuration file, for URLs with secrets, and arguments, for the others.
+    Text for a configuration file, of URLs with secrets, and arguments, of the others.
 
     nova-manage takes an URL that is no argument from its configuration.
     """
-    sections, arguments = [], []
+    config, arguments = "", []
     for section, option, argument, url in (
         ("DEFAULT", "transport_url", "--transport-url", transport_url),
         ("database", "connection", "--database_connection", database_connection),
     ):
-        if _holds_secret(url):
-            sections.append(f"[{section}]\n{option} = {url.replace('$', '$$')}\n")
+        if __utils__["nova_url.holds_secret"](url):
+            config += _section(section, option, url)
         else:
             arguments.append(f"{argument}={url}")
-    if not sections:
-        yield None, arguments
-        return
-    descriptor, path = tempfile.mkstemp(prefix="nova-manage-", suffix=".conf")
+    return config, arguments
+
+
+def _sync(schemas: list[str], *args: str, held, **options) -> bool:
     try:
-        with open(descriptor, "w", encoding="utf-8") as stream:
-            if os.geteuid() == 0:
-                os.fchown(descriptor, 0, _account("nova").pw_gid)
-            os.fchmod(descriptor, 0o640)
-            stream.writelines(sections)
-        yield path, arguments
-    finally:
-        os.unlink(path)
+        _manage(*args, held=held, **options)
+    except CommandExecutionError as exc:
+        if not _DONE_IN_PART.search(str(exc)):
+            raise
+        behind = [which for which in schemas if _behind(which)]
+        for which in behind:
+            _clear(which, exc, held)
+        if not behind:
+            raise
+        _manage(*args, held=held, **options)
+    return True
 
 
-def _account(user: str) -> pwd.struct_passwd:
-    try:
-        return pwd.getpwnam(user)
-    except KeyError as exc:
-        raise CommandExecutionError(
-            f"There is no user {user} here: apply nova.controller.package first."
-        ) from exc
+def _behind(which: str) -> bool:
+    code = which if which in _VERSIONS else "main"
+    return schema_version(which) != schema_head(code)
 
 
-def _manage(
-    *args: str,
-    program: str = "nova-manage",
-    user: str = "nova",
-    config: str | None = None,
-    timeout: int,
-    held=None,
-) -> str:
-    # A --config-file replaces the default ones, so nova.conf is named with it.
-    files = [f"--config-file={path}" for path in (NOVA_CONF, config)] if config else []
-    command = f"{program} {args[0]} {args[1]}"
-    code, out, err = _run(user, [program, *files, *args], timeout, held)
-    if code != OK:
-        meaning = _MEANINGS.get(f"{args[0]} {args[1]}", {}).get(code)
-        if code == USAGE and "usage:" in err:
-            meaning = "it does not know these arguments"
-        cause = _cause(out) or _cause(err) or "it printed nothing"
+def _clear(which: str, failed: CommandExecutionError, held) -> None:
+    """
+    Drop the tables that a sync which was cut off within a migration left, where that is safe.
+
+    MariaDB and MySQL commit each statement of a migration, but its version is written at the end:
+    the next sync begins it again, finds its tables there, and fails for ever. Where no table of
+    the database has a row, nothing is lost with them.
+    """
+    connection = _database(which)
+    rows = _query(
+        "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = %s",
+        connection,
+        [connection["database"]],
+    )
+    tables = [row["name"] for row in rows]
+    why = None
+    code = which if which in _VERSIONS else "main"
+    texts = "".join(_read(path) for folder in _VERSIONS[code] for path in _migrations(folder))
+    known = {*_VERSION_TABLES, *re.findall(r"['\"](\w+)['\"]", texts)}
+    foreign = [name for name in tables if name.removeprefix("shadow_") not in known]
+    if foreign:
+        why = f"{', '.join(foreign[:3])} is none of nova's tables"
+    filled = [
+        name for name in tables if name not in _VERSION_TABLES and _has_rows(name, connection)
+    ]
+    if filled:
+        why = f"{', '.join(filled[:3])} holds rows"
+    if held is None:
+        why = "this call holds no lock; the state nova_schema does"
+    if why:
         raise _failure(
-            f"{command} failed with code {code}{f' ({meaning})' if meaning else ''}: {cause}", code
-        )
-    return out
-
-
-def _cause(output: str) -> str:
-    """The last line of a program's output that says something, masked."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    lines = [line for line in lines if not _NOISE.match(line)]
-    return __utils__["nova_url.mask"](lines[-1]) if lines else ""
-
-
-def _run(user: str, argv: list[str], timeout: int, held=None) -> tuple[int, str, str]:
-    account = _account(user)
-    identity: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        groups = os.getgrouplist(user, account.pw_gid)
-        identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
-    # Looked up here: between fork and exec nothing may be done that takes a lock.
-    parent, prctl = os.getpid(), ctypes.CDLL(None).prctl
-
-    def die_with_parent() -> None:
-        # Runs after the change of user, which would reset it.
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    log.info("Running as %s: %s", user, " ".join(argv))
+            f"{failed} An earlier sync was cut off within a migration. The tables of "
+            f"{connection['database']} are not dropped, for {why}: restore the database as it was "
+            "before that sync, or finish that migration by hand.",
+            failed.info,
+        ) from failed
+    log.warning(
+        "Dropping the %d empty tables that a sync which was cut off left in %s",
+        len(tables),
+        connection["database"],
+    )
+    _query("SET SESSION foreign_key_checks = 0", connection)
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            cwd="/",
-            env={"PATH": PATH, "LANG": "C.UTF-8", "HOME": account.pw_dir},
-            start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509
-            **identity,
-        )
-    except FileNotFoundError as exc:
-        raise CommandExecutionError(
-            f"There is no program {argv[0]} here: apply nova.controller.package first."
-        ) from exc
-    except OSError as exc:
-        raise CommandExecutionError(
-            f"{argv[0]} cannot be run as {user}: {exc.strerror}. Run Salt as root."
-        ) from exc
-    try:
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                out, err = process.communicate(timeout=1)
-                return process.returncode, out, err
-            except subprocess.TimeoutExpired:
-                if held is not None and held.lost.is_set():
-                    why = "because the site's lock was lost; run the state again"
-                elif time.monotonic() >= deadline:
-                    why = f"because it was not done within {timeout} s; see what it waits for"
-                else:
-                    continue
-            raise CommandExecutionError(f"{argv[0]} was killed {why}.")
+        for name in tables:
+            _query(f"DROP TABLE `{name}`", connection)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+        _query("SET SESSION foreign_key_checks = 1", connection)
+
+
+def _migrations(folder: str) -> list[str]:
+    return sorted(found for root in PACKAGES for found in glob.glob(f"{root}/{folder}/*.py"))
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as stream:
+        return stream.read()
+
+
+def _has_rows(table: str, connection: dict) -> bool:
+    return bool(_query(f"SELECT 1 FROM `{table}` LIMIT 1", connection))

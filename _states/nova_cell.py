@@ -88,6 +88,10 @@ def present(
     site_lock: dict | None = None,
     api_database: str = "nova_api",
     connection: dict | None = None,
+    database: dict | None = None,
+    messaging: dict | None = None,
+    disabled: bool | None = None,
+    renamed_from: str | None = None,
 ) -> dict[str, Any]:
     """
     The cell exists, once, with these URLs.
@@ -96,8 +100,62 @@ def present(
         The cell's name.
     database_connection, transport_url : str
         URLs or templates; by default the templates that follow nova.conf's ``[database]
-        connection`` and ``[DEFAULT] transport_url`` (nova_manage.database_template and
-        transport_template), which hold no secret and need no change when a password does.
+        connection`` and ``[DEFAULT] transport_url``, which hold no secret and need no change when a
+        password does.
+    site_lock : dict
+        Arguments of nova_db.lock: ``{name: shanghai, timeout: 900}``.
+    api_database, connection
+        Where to look in test mode: see the module's head.
+    database, messaging : dict
+        What the cell has of its own, as nova_manage.cell_urls takes it: a database, a virtual host,
+        hosts, an account.
+    disabled : bool
+        Whether the scheduler passes it over; None leaves this as it is.
+    renamed_from : str
+        A cell of this name becomes this one.
+
+    .. code-block:: yaml
+
+        cell2:
+          nova_cell.present:
+            - database: {name: nova_cell2}
+            - messaging: {vhost: cell2}
+            - site_lock: {name: shanghai}
+    """
+    preview = _preview(connection, api_database)
+
+    def urls() -> dict[str, str] | None:
+        given = {"transport_url": transport_url, "database_connection": database_connection}
+        if all(given.values()):
+            return given
+        own = _template("cell_urls", database, messaging)
+        return own and {what: given[what] or own[what] for what in given}
+
+    def find() -> dict | None:
+        wanted = urls()
+        url = wanted and wanted["database_connection"]
+        if renamed_from:
+            found = _look(None, preview, "find_cell", name, None)
+            return found or _look(None, preview, "find_cell", renamed_from, url)
+        return _look(None, preview, "find_cell", name, url)
+
+    def create(held) -> None:
+        __salt__["nova_manage.create_cell"](name, **urls(), held=held, disabled=bool(disabled))
+
+    return _settle(name, find, urls, create, site_lock, preview, disabled)
+
+
+def absent(
+    name: str,
+    site_lock: dict | None = None,
+    api_database: str = "nova_api",
+    connection: dict | None = None,
+) -> dict[str, Any]:
+    """
+    The cell does not exist. One with hosts or instances is not deleted; its database stays.
+
+    name : str
+        The cell's name.
     site_lock : dict
         Arguments of nova_db.lock: ``{name: shanghai, timeout: 900}``.
     api_database, connection
@@ -105,27 +163,62 @@ def present(
 
     .. code-block:: yaml
 
-        cell1:
-          nova_cell.present:
+        cell2:
+          nova_cell.absent:
             - site_lock: {name: shanghai}
     """
     preview = _preview(connection, api_database)
 
-    def urls() -> dict[str, str] | None:
-        transport = transport_url or _template("transport_template")
-        database = database_connection or _template("database_template")
-        if not transport or not database:
-            return None
-        return {"transport_url": transport, "database_connection": database}
+    def find() -> dict | None:
+        cell = _look(None, preview, "find_cell", name)
+        rows = _look([], preview, "list_hosts") if cell else []
+        hosts = [row["host"] for row in rows if row["cell_uuid"] == cell["uuid"]]
+        if hosts:
+            raise CommandExecutionError(
+                f"The cell {name} has hosts: {', '.join(hosts)}. Remove them first "
+                "(nova_cell.host_absent)."
+            )
+        return cell
+
+    def delete(cell: dict, held) -> None:
+        __salt__["nova_manage.delete_cell"](cell["uuid"], held=held)
+
+    return _removed(f"The cell {name}", name, find, delete, site_lock)
+
+
+def host_absent(
+    name: str,
+    site_lock: dict | None = None,
+    api_database: str = "nova_api",
+    connection: dict | None = None,
+) -> dict[str, Any]:
+    """
+    The host is mapped to no cell. One with instances stays; the scheduler knows after a restart.
+
+    name : str
+        Nova's name of the host, whose nova-compute service is deleted already: a discovery maps a
+        host that is registered again.
+    site_lock : dict
+        Arguments of nova_db.lock: ``{name: shanghai, timeout: 900}``.
+    api_database, connection
+        Where to look in test mode: see the module's head.
+
+    .. code-block:: yaml
+
+        cmp9:
+          nova_cell.host_absent:
+            - site_lock: {name: shanghai}
+    """
+    preview = _preview(connection, api_database)
 
     def find() -> dict | None:
-        wanted = urls()
-        return _look(None, preview, "find_cell", name, wanted and wanted["database_connection"])
+        rows = _look([], preview, "list_hosts")
+        return next((row for row in rows if row["host"] == name), None)
 
-    def create(held) -> None:
-        __salt__["nova_manage.create_cell"](name, **urls(), held=held)
+    def delete(row: dict, held) -> None:
+        __salt__["nova_manage.delete_host"](row["cell_uuid"], name, held=held)
 
-    return _settle(name, find, urls, create, site_lock, preview)
+    return _removed(f"The host {name}", f"host {name}", find, delete, site_lock)
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -242,8 +335,40 @@ def hosts_discovered(
     return ret | {"result": True, "comment": done + _down(services, mapped)}
 
 
+def _removed(what: str, label: str, find, delete, site_lock: dict | None) -> dict[str, Any]:
+    """Bring one mapping to be no more: look, lock, look again, delete, look."""
+    ret: dict[str, Any] = {
+        "name": label.removeprefix("host "),
+        "result": False,
+        "comment": "",
+        "changes": {},
+    }
+    gone = {label: {"old": "present", "new": None}}
+    try:
+        if find() is None:
+            return ret | {"result": True, "comment": f"{what} is not there."}
+        if __opts__["test"]:
+            return ret | {"result": None, "changes": gone, "comment": f"{what} would be removed."}
+        with __utils__["nova_db.lock"](**(site_lock or {"name": "site"})) as held:
+            found = find()
+            if found:
+                delete(found, held)
+                ret["changes"] = gone
+                if find() is not None:
+                    return ret | {"changes": {}, "comment": f"{what} was removed and is there."}
+    except _FAILURES as exc:
+        return ret | {"comment": getattr(exc, "error", str(exc))}
+    return ret | {"result": True, "comment": f"{what} was removed."}
+
+
 def _settle(
-    name: str, find, urls, create, site_lock: dict | None, preview: dict | None
+    name: str,
+    find,
+    urls,
+    create,
+    site_lock: dict | None,
+    preview: dict | None,
+    disabled: bool | None = None,
 ) -> dict[str, Any]:
     """Bring one cell to what ``urls`` says: look, lock, look again, act, look."""
     ret: dict[str, Any] = {"name": name, "result": False, "comment": "", "changes": {}}
@@ -254,7 +379,8 @@ def _settle(
             return None, {name: {"old": None, "new": "created"}}
         if wanted is None:
             return cell, {}
-        drift = _look({}, preview, "cell_drift", cell["uuid"], name=name, **wanted)
+        more = {"name": name, "disabled": disabled}
+        drift = _look({}, preview, "cell_drift", cell["uuid"], **wanted, **more)
         return cell, {f"{name} {field}": change for field, change in drift.items()}
 
     try:
@@ -270,7 +396,9 @@ def _settle(
             if changes:
                 try:
                     if cell:
-                        __salt__["nova_manage.update_cell"](cell["uuid"], name, **urls(), held=held)
+                        __salt__["nova_manage.update_cell"](
+                            cell["uuid"], name, **urls(), held=held, disabled=disabled
+                        )
                     else:
                         create(held)
                 finally:

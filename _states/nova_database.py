@@ -96,7 +96,7 @@ def user_present(
     password_pillar: str | None = None,
     password: str | None = None,
     grants: dict[str, str | list[str]] | None = None,
-    require_ssl: bool = False,
+    require_ssl: bool | None = None,
 ) -> dict[str, Any]:
     """
     The user exists for each host pattern, with this password and at least these grants.
@@ -112,7 +112,7 @@ def user_present(
     grants : dict
         Database → privileges, such as ``ALL PRIVILEGES`` or ``SELECT, INSERT``. Nothing is revoked.
     require_ssl : bool
-        True: the user may log in over TLS only. False leaves this as it is.
+        Whether the user may log in over TLS only; None leaves this as it is.
 
     .. code-block:: yaml
 
@@ -133,15 +133,15 @@ def user_present(
             user = _look(None, "get_user", *account, **secret, **connected)
             have = _look({}, "list_grants", *account, **connected) if user else {}
             if user is None:
-                arguments = {**secret, **connected, "require_ssl": require_ssl}
+                arguments = {**secret, **connected, "require_ssl": bool(require_ssl)}
                 due.append((who, None, "created", "create_user", account, arguments))
             elif not user.get("password_matches", True):
                 arguments = {**secret, **connected}
                 due.append((f"{who} password", "***", "***", "set_password", account, arguments))
-            if user and require_ssl and not user["require_ssl"]:
-                due.append(
-                    (f"{who} TLS", "optional", "required", "require_ssl", account, connected)
-                )
+            if user and require_ssl is not None and user["require_ssl"] != require_ssl:
+                old, new = ("optional", "required") if require_ssl else ("required", "optional")
+                arguments = [*account, require_ssl]
+                due.append((f"{who} TLS", old, new, "require_ssl", arguments, connected))
             for database, privileges in (grants or {}).items():
                 old, new = _missing(have, database, privileges)
                 if old != new:

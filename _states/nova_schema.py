@@ -6,14 +6,16 @@ site's lock; one that is not costs two reads. ``connection`` (an administrator's
 takes it) is used in test mode only, to look where nova.conf or its database user is not there yet.
 """
 
+import json
 from typing import Any
 
+import salt.utils.files
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 #: What a node where nothing was installed yet answers in test mode: no configuration or library,
 #: no mapping of cell0, then the server's refusals of an unknown database, user or host.
 _NOT_YET = (None, "absent", 1044, 1045, 1049, 1130)
-_NO_SUCH_DATABASE = 1049
+_NO_SUCH_DATABASE, _NO_SUCH_TABLE = 1049, 1146
 _FUTURE_HEAD = "head of the installed code"
 
 
@@ -110,6 +112,109 @@ def placement_db_synced(
     return _synced(name, "placement", schemas, "placement_db_sync", site_lock, timeout, connection)
 
 
+def cell_db_synced(
+    name: str,
+    site_lock: dict | None = None,
+    timeout: int = 900,
+    connection: dict | None = None,
+    database: str | None = None,
+) -> dict[str, Any]:
+    """
+    The database of a cell that is neither cell0 nor nova.conf's has the installed code's schema.
+
+    name : str
+        The cell's name.
+    site_lock : dict
+        Arguments of nova_db.lock: ``{name: shanghai, timeout: 900}``.
+    timeout : int
+        Seconds after which nova-manage is killed.
+    connection : dict
+        See the module's head.
+    database : str
+        Name of its database, by default ``nova_`` and the cell's name.
+
+    .. code-block:: yaml
+
+        cell2:
+          nova_schema.cell_db_synced:
+            - site_lock: {name: shanghai}
+    """
+    database = database or f"nova_{name}"
+    try:
+        cell = __salt__["nova_manage.find_cell"](name)
+        if cell is None and not __opts__["test"]:
+            raise CommandExecutionError(f"There is no cell {name}: apply nova_cell.present first.")
+    except CommandExecutionError as exc:
+        if not __opts__["test"] or exc.info not in (*_NOT_YET, _NO_SUCH_TABLE):
+            comment = getattr(exc, "error", str(exc))
+            return {"name": name, "result": False, "comment": comment, "changes": {}}
+        cell = None
+    if cell is None:
+        change = {"old": None, "new": _FUTURE_HEAD}
+        comment = f"The schema of {database} would be brought up."
+        changes = {f"{database} schema": change}
+        return {"name": name, "result": None, "comment": comment, "changes": changes}
+    schemas = {cell["uuid"]: database}
+    sync = {"cell": cell["uuid"]}
+    return _synced(name, "main", schemas, "db_sync", site_lock, timeout, connection, sync)
+
+
+def data_migrated(
+    name: str, stamp: str, batch: int = 1000, timeout: int = 3600, site_lock: dict | None = None
+) -> dict[str, Any]:
+    """
+    Rows have the form of the installed code: the last step of an upgrade, when all services run it.
+
+    It takes seconds, so it runs for new code only. One that was stopped goes on with the next run.
+
+    name : str
+        Any text.
+    stamp : str
+        File that remembers for which code and schema it was done.
+    batch : int
+        Rows at a time.
+    timeout : int
+        Seconds for all of them.
+    site_lock : dict
+        Arguments of nova_db.lock: ``{name: shanghai, timeout: 900}``.
+
+    .. code-block:: yaml
+
+        nova-online-data-migrations:
+          nova_schema.data_migrated:
+            - stamp: /var/lib/nova/data-migrated.json
+            - site_lock: {name: shanghai}
+    """
+    ret: dict[str, Any] = {"name": name, "result": False, "comment": "", "changes": {}}
+    try:
+        now = __salt__["nova_manage.code_and_schema"]()
+        before = _remembered(stamp)
+        if now == before:
+            return ret | {"result": True, "comment": "Done before, for this code and schema."}
+        changes = {"rows migrated for": {"old": before, "new": now}}
+        if __opts__["test"]:
+            return ret | {"result": None, "changes": changes, "comment": "Rows would be migrated."}
+        with __utils__["nova_db.lock"](**(site_lock or {"name": "site"})) as held:
+            done = __salt__["nova_upkeep.online_data_migrations"](batch, timeout=timeout, held=held)
+    except (CommandExecutionError, SaltInvocationError) as exc:
+        return ret | {"comment": getattr(exc, "error", str(exc))}
+    rows = sum(done["migrated"].values())
+    if done["outcome"] != "done":
+        comment = f"{rows} rows were migrated, and more are left after {timeout} s: run it again."
+        return ret | {"comment": comment}
+    with salt.utils.files.fopen(stamp, "w") as stream:
+        json.dump(now, stream)
+    return ret | {"result": True, "changes": changes, "comment": f"{rows} rows were migrated."}
+
+
+def _remembered(path: str) -> dict | None:
+    try:
+        with salt.utils.files.fopen(path) as stream:
+            return json.load(stream)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def _synced(
     name: str,
     code: str,
@@ -118,6 +223,7 @@ def _synced(
     site_lock: dict | None,
     timeout: int,
     connection: dict | None,
+    more: dict | None = None,
 ) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": False, "comment": "", "changes": {}}
     what = " and ".join(schemas.values())
@@ -132,7 +238,7 @@ def _synced(
             changes = _due(code, schemas, connection)
             if changes:
                 try:
-                    __salt__[f"nova_manage.{sync}"](timeout=timeout, held=held)
+                    __salt__[f"nova_manage.{sync}"](timeout=timeout, held=held, **(more or {}))
                 finally:
                     left = _due(code, schemas, connection)
                     ret["changes"] = _done(changes, left)

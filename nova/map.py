@@ -149,6 +149,22 @@ def _faults_of_sense(nova, pillar):
         faults.append("nova:topology:controller is missing: haproxy needs the addresses behind it.")
     if not nova.get("vip") and not controllers:
         faults.append("nova:vip is missing.")
+    for name, cell in nova["cells"].items():
+        for what, hosts in (("database", "host"), ("messaging", "hosts")):
+            own = cell.get(what, {})
+            secret = passwords.get("cells", {}).get(name, {}).get(what)
+            if own.get("user") and "controller" in nova["roles"]:
+                if not secret:
+                    faults.append(f"nova:passwords:cells:{name}:{what} is missing.")
+                if not own.get(hosts):
+                    faults.append(f"nova:cells:{name}:{what}:{hosts} is missing.")
+        if not cell.get("messaging", {}).keys() & {"hosts", "vhost"}:
+            faults.append(
+                f"nova:cells:{name}:messaging must have a vhost or hosts of its own: the cells' "
+                "conductors would take each other's calls."
+            )
+        if name == nova["cell"]:
+            faults.append(f"nova:cells:{name} has the name of the first cell, nova:cell.")
     ports = nova["ports"]
     if len(set(ports.values())) < len(ports):
         faults.append("nova:ports gives one port to two services.")
@@ -344,6 +360,7 @@ def _derive(nova, pillar):
         "user": nova["database"]["admin_user"],
         "password_pillar": "nova:passwords:database_admin",
     }
+    nova["cells"] = {name: _cell(name, cell) for name, cell in sorted(nova["cells"].items())}
     nova["sections"] = _sections(nova) if "haproxy" in nova["roles"] else {}
     nova["listens"] = [
         [line.split()[1].rpartition(":")[0].strip("[]"), int(line.rpartition(":")[2])]
@@ -365,6 +382,18 @@ def _accounts(nova):
         {"roles": keystone["roles"], **user, "service": service, "password": f"keystone_{service}"}
         for service, user in users.items()
     ]
+
+
+def _cell(name, given):
+    """A further cell as its states take it; ``make``: whether its database is on our server."""
+    cell = {"disabled": given.get("disabled", False)}
+    for what in ("database", "messaging"):
+        cell[what] = dict(given.get(what, {}))
+        if "user" in cell[what]:
+            cell[what]["password_pillar"] = f"nova:passwords:cells:{name}:{what}"
+    cell["database"].setdefault("name", f"nova_{name}")
+    cell["make"] = "host" not in cell["database"]
+    return cell
 
 
 def _urls(nova, data):
@@ -449,7 +478,9 @@ def _config(nova, passwords):
     Returns ``{'nova': {section: {option: [value, …]}}, 'placement': …}``, values escaped as
     oslo.config wants them.
     """
-    passwords = {name: _resolved(str(value)) for name, value in passwords.items()}
+    passwords = {
+        name: _resolved(str(value)) for name, value in passwords.items() if name != "cells"
+    }
     tables, facts, release = _load("config"), _facts(nova, passwords), nova["release"]
     roles = [role for role in ("controller", "compute") if role in nova["roles"]]
     merged = {}

@@ -42,7 +42,8 @@ nova-controller-clean-user-{{ account.service }}:
     - auth: {{ nova.auth | json }}
 {%- endfor %}
 {%- endif %}
-{%- for name in nova.database.names.values() %}
+{%- set cells = nova.cells.values() | selectattr('make') | map(attribute='database.name') | list %}
+{%- for name in (nova.database.names.values() | list) + cells %}
 
 nova-controller-clean-database-{{ name }}:
 {%- if name in clean.databases %}

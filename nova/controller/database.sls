@@ -1,8 +1,9 @@
 # Databases, accounts and grants of Nova and Placement.
 {%- from "nova/map.jinja" import nova with context %}
 {%- set names = nova.database.names %}
+{%- set cells = nova.cells.values() | selectattr('make') | map(attribute='database.name') | list %}
 {%- set accounts = {
-      'nova': [names.nova_api, names.nova, names.nova_cell0],
+      'nova': [names.nova_api, names.nova, names.nova_cell0] + cells,
       'placement': [names.placement]} %}
 include:
   - nova.sync
@@ -23,6 +24,9 @@ nova-controller-database-user-{{ account }}:
     - name: {{ nova.database.users[account] | json }}
     - hosts: {{ nova.database.grant_hosts | json }}
     - password_pillar: nova:passwords:database_{{ account }}
+{%- if nova.database.require_tls is defined %}
+    - require_ssl: {{ nova.database.require_tls | json }}
+{%- endif %}
     - grants: {{ dict.fromkeys(databases, 'ALL PRIVILEGES') | json }}
     - connection: {{ nova.database_admin | json }}
 {%- endfor %}

@@ -40,6 +40,30 @@ nova-controller-schema-main:
     - connection: {{ nova.database_admin | json }}
     - require:
       - nova_cell: nova-controller-schema-cell1
+{%- for name, cell in nova.cells.items() %}
+
+nova-controller-schema-cell-{{ name }}:
+  nova_cell.present:
+    - name: {{ name | json }}
+    - database: {{ cell.database | json }}
+    - messaging: {{ cell.messaging | json }}
+    - disabled: {{ cell.disabled | json }}
+    - site_lock: {{ nova.site_lock | json }}
+    - api_database: {{ nova.database.names.nova_api }}
+    - connection: {{ nova.database_admin | json }}
+    - require:
+      - nova_schema: nova-controller-schema-main
+
+nova-controller-schema-of-cell-{{ name }}:
+  nova_schema.cell_db_synced:
+    - name: {{ name | json }}
+    - database: {{ cell.database.name | json }}
+    - site_lock: {{ nova.site_lock | json }}
+    - require:
+      - nova_cell: nova-controller-schema-cell-{{ name }}
+    - require_in:
+      - nova_cell: nova-controller-schema-cells-recorded
+{%- endfor %}
 
 nova-controller-schema-cells-recorded:
   nova_cell.recorded:

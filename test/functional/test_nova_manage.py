@@ -1,218 +1,34 @@
-"""
-Databases, schema, cells and hosts on a real server with the real nova-manage.
+"""Schema, cells and hosts on a real server with the real nova-manage: see controller.py."""
 
-Needs root, nova and placement installed, and an administrator of a MariaDB or MySQL server in
-``NOVA_TEST_DATABASE`` (``mysql://root:password@host:port/``). The databases have names of their
-own, and the configuration is laid over /etc/nova and /etc/placement in a mount namespace of this
-process: what runs on the host stays as it is.
-"""
-
-import copy
-import ctypes
 import json
 import multiprocessing
 import os
-import pwd
-import shutil
 import subprocess
 import threading
 import time
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
-import salt.config
-import salt.loader
+from controller import (
+    ADMIN,
+    API,
+    CELL0,
+    CELL0_DB,
+    INSTANCE,
+    LOCK,
+    MAIN,
+    PASSWORDS,
+    PLACEMENT,
+    PREFIX,
+    STATES,
+    USER,
+    Bench,
+    needs_nova,
+)
+from salt.exceptions import CommandExecutionError
 
-ADMIN = os.environ.get("NOVA_TEST_DATABASE", "")
-NEEDS = [
-    (os.geteuid() == 0, "root"),
-    (bool(ADMIN), "NOVA_TEST_DATABASE"),
-    (bool(shutil.which("nova-manage")), "nova-manage"),
-    (bool(shutil.which("placement-manage")), "placement-manage"),
-]
-MISSING = [what for there, what in NEEDS if not there]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
-
-ROOT = Path(__file__).resolve().parents[2]
-CLONE_NEWNS, MS_BIND, MS_REC_PRIVATE = 0x20000, 0x1000, 0x44000
-PREFIX = "formula_test"
-API, MAIN, CELL0_DB, PLACEMENT = (f"{PREFIX}_{n}" for n in ("api", "nova", "cell0", "placement"))
-USER = f"{PREFIX}_user"
-PASSWORDS = ["p@ss/w%20$ord:#'\"\\`{x}", "another:@/%$#"]
-CELL0 = "00000000-0000-0000-0000-000000000000"
-LOCK = {"name": PREFIX, "timeout": 120}
-
-
-class Bench:
-    """A minion's loaders, and the server that they speak to."""
-
-    def __init__(self, etc: Path):
-        self.etc = etc
-        url = urlsplit(ADMIN)
-        self.admin = {
-            "host": url.hostname,
-            "port": url.port or 3306,
-            "user": unquote(url.username),
-            "password_pillar": "nova:passwords:database_admin",
-        }
-        self.opts = copy.deepcopy(salt.config.DEFAULT_MINION_OPTS)
-        self.opts.update(
-            id="ctl1",
-            file_client="local",
-            root_dir=str(etc),
-            cachedir=str(etc / "cache"),
-            extension_modules=str(etc / "extmods"),
-            module_dirs=[str(ROOT / "_modules")],
-            states_dirs=[str(ROOT / "_states")],
-            utils_dirs=[str(ROOT / "_utils")],
-            grains={"id": "ctl1", "os_family": "Debian", "os": "Debian"},
-        )
-        self.password = PASSWORDS[0]
-        self.transport = "rabbit://openstack:mq%2Fpass@mq.example.org:5672/"
-        self.admin_password = unquote(url.password or "")
-        self.load()
-
-    def load(self) -> None:
-        passwords = {"database_admin": self.admin_password, "database_nova": self.password}
-        self.opts["pillar"] = {"nova": {"passwords": passwords}}
-        context: dict = {}
-        self.utils = salt.loader.utils(self.opts, context=context)
-        self.modules = salt.loader.minion_mods(self.opts, context=context, utils=self.utils)
-        self.states = salt.loader.states(self.opts, self.modules, self.utils, None, context=context)
-
-    def configure(self) -> None:
-        nova = pwd.getpwnam("nova").pw_gid
-        placement = pwd.getpwnam("placement").pw_gid
-        where = f"{self.admin['host']}:{self.admin['port']}"
-        user = f"mysql+pymysql://{USER}:{quote(self.password, safe='')}@{where}"
-
-        def write(name: str, gid: int, sections: dict[str, dict[str, str]]) -> None:
-            path = self.etc / name
-            lines = []
-            for section, options in sections.items():
-                lines.append(f"[{section}]")
-                lines += [f"{key} = {value.replace('$', '$$')}" for key, value in options.items()]
-            path.write_text("\n".join(lines) + "\n")
-            os.chown(path, 0, gid)
-            path.chmod(0o640)
-
-        write(
-            "nova/nova.conf",
-            nova,
-            {
-                "DEFAULT": {"transport_url": self.transport},
-                "api_database": {"connection": f"{user}/{API}?charset=utf8"},
-                "database": {"connection": f"{user}/{MAIN}?charset=utf8"},
-            },
-        )
-        write(
-            "placement/placement.conf",
-            placement,
-            {"placement_database": {"connection": f"{user}/{PLACEMENT}?charset=utf8"}},
-        )
-
-    def state(self, function: str, *args, test: bool = False, **kwargs) -> dict:
-        for loader in (self.states, self.modules, self.utils):
-            loader.opts["test"] = test
-        self.states.opts["test"] = test
-        return self.states[function](*args, **kwargs)
-
-    def predicted_and_done(self, function: str, *args, **kwargs) -> dict:
-        """Run a state in test mode, for real, and again: the contract of every state."""
-        predicted = self.state(function, *args, test=True, **kwargs)
-        done = self.state(function, *args, **kwargs)
-        assert done["result"] is True, done["comment"]
-        assert predicted["result"] is None, predicted["comment"]
-        assert predicted["changes"] == done["changes"] != {}
-        for test in (True, False):
-            again = self.state(function, *args, test=test, **kwargs)
-            assert (again["result"], again["changes"]) == (True, {}), again["comment"]
-        text = json.dumps([predicted, done])
-        for password in PASSWORDS + [self.admin_password]:
-            assert password not in text
-            assert quote(password, safe="") not in text
-        return done
-
-    def sql(self, statement: str, *values, database: str | None = None) -> list[dict]:
-        connection = {**self.admin, "database": database} if database else self.admin
-        return self.modules["nova_database.query"](statement, list(values), connection=connection)
-
-    def wipe(self) -> None:
-        for database in (API, MAIN, CELL0_DB, PLACEMENT):
-            self.modules["nova_database.drop_database"](database, connection=self.admin)
-        for host in ("%", "127.%"):
-            self.modules["nova_database.drop_user"](USER, host, connection=self.admin)
-
-    def cells(self) -> list[dict]:
-        return self.sql("SELECT * FROM cell_mappings ORDER BY id", database=API)
-
-    def nova_manage(self, *args: str) -> int:
-        return subprocess.run(
-            ["nova-manage", *args],
-            user="nova",
-            group="nova",
-            extra_groups=[],
-            cwd="/",
-            check=False,
-            capture_output=True,
-        ).returncode
-
-    def register(self, *hosts: str, mapped: int = 0) -> None:
-        """What a nova-compute does when it starts."""
-        for host in hosts:
-            self.sql(
-                "INSERT INTO services (created_at, updated_at, host, `binary`, topic, "
-                "report_count, disabled, deleted, forced_down, version, uuid, last_seen_up) "
-                "VALUES (UTC_TIMESTAMP(), UTC_TIMESTAMP(), %s, 'nova-compute', 'compute', 1, 0, 0, "
-                "0, 61, UUID(), UTC_TIMESTAMP())",
-                host,
-                database=MAIN,
-            )
-            self.sql(
-                "INSERT INTO compute_nodes (created_at, vcpus, memory_mb, local_gb, vcpus_used, "
-                "memory_mb_used, local_gb_used, hypervisor_type, hypervisor_version, cpu_info, "
-                "host, hypervisor_hostname, deleted, uuid, mapped) VALUES (UTC_TIMESTAMP(), 1, 1, "
-                "1, 0, 0, 0, 'QEMU', 1, '{}', %s, %s, 0, UUID(), %s)",
-                host,
-                host,
-                mapped,
-                database=MAIN,
-            )
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory):
-    etc = tmp_path_factory.mktemp("etc")
-    for parent in (etc, *etc.parents):
-        if str(parent).startswith("/tmp/"):
-            parent.chmod(0o755)
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.unshare(CLONE_NEWNS) == 0
-    assert libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None) == 0
-    for name in ("nova", "placement"):
-        shutil.copytree(f"/etc/{name}", etc / name, symlinks=True)
-        (etc / name).chmod(0o755)
-        (etc / name / f"{name}.conf").unlink(missing_ok=True)
-        source, target = str(etc / name).encode(), f"/etc/{name}".encode()
-        assert libc.mount(source, target, None, MS_BIND, None) == 0
-    bench = Bench(etc)
-
-    bench.wipe()
-    yield bench
-    bench.wipe()
-    for name in ("nova", "placement"):
-        libc.umount2(f"/etc/{name}".encode(), 2)
-
-
-STATES = [
-    ("nova_schema.api_db_synced", [API], {}),
-    ("nova_cell.cell0_mapped", ["cell0", CELL0_DB], {}),
-    ("nova_cell.present", ["cell1"], {}),
-    ("nova_schema.db_synced", [MAIN], {"cell0": CELL0_DB}),
-    ("nova_schema.placement_db_synced", [PLACEMENT], {}),
-    ("nova_cell.hosts_discovered", ["site"], {"expected": ["cmp1"]}),
-]
+pytestmark = needs_nova
 
 
 @pytest.mark.parametrize(("function", "args", "kwargs"), STATES, ids=[s[0] for s in STATES])
@@ -223,98 +39,8 @@ def test_on_a_bare_host_each_state_predicts_and_does_not_fail(bench, function, a
         assert ret["changes"]
 
 
-def test_databases_are_created_and_their_character_set_repaired(bench):
-    for database in (API, MAIN, CELL0_DB, PLACEMENT):
-        done = bench.predicted_and_done("nova_database.present", database, connection=bench.admin)
-        assert done["changes"] == {database: {"old": None, "new": "created"}}
-    bench.sql(f"ALTER DATABASE {MAIN} CHARACTER SET latin1")
-    done = bench.predicted_and_done("nova_database.present", MAIN, connection=bench.admin)
-    assert done["changes"] == {f"{MAIN} character set": {"old": "latin1", "new": "utf8mb3"}}
-
-
-def test_users_get_their_password_and_grants_and_lose_none(bench):
-    wanted = {
-        "hosts": ["%", "127.%"],
-        "password_pillar": "nova:passwords:database_nova",
-        "grants": dict.fromkeys((API, MAIN, CELL0_DB, PLACEMENT), "ALL PRIVILEGES"),
-        "connection": bench.admin,
-    }
-    done = bench.predicted_and_done("nova_database.user_present", USER, **wanted)
-    assert done["changes"][f"{USER}@%"] == {"old": None, "new": "created"}
-
-    bench.password = PASSWORDS[1]
-    bench.load()
-    done = bench.predicted_and_done("nova_database.user_present", USER, **wanted)
-    assert done["changes"] == {
-        f"{USER}@{host} password": {"old": "***", "new": "***"} for host in ("%", "127.%")
-    }
-    bench.password = PASSWORDS[0]
-    bench.load()
-
-    bench.sql(f"REVOKE ALL PRIVILEGES ON {API}.* FROM {USER}@'127.%%'")
-    bench.sql(f"GRANT SELECT ON {API}.* TO {USER}@'127.%%'")
-    bench.sql(f"GRANT SELECT ON mysql.* TO {USER}@'127.%%'")
-    done = bench.predicted_and_done("nova_database.user_present", USER, **wanted)
-    assert done["changes"] == {
-        f"{USER}@127.% password": {"old": "***", "new": "***"},
-        f"{USER}@% password": {"old": "***", "new": "***"},
-        f"{USER}@127.% grants on {API}": {"old": "SELECT", "new": "ALL PRIVILEGES"},
-    }
-    grants = bench.modules["nova_database.list_grants"](USER, "127.%", connection=bench.admin)
-    assert grants["mysql"] == ["SELECT"]
-
-
-def test_a_name_with_a_backtick_is_quoted(bench):
-    name = f"{PREFIX}`; DROP DATABASE {API}; -- %s"
-    bench.predicted_and_done("nova_database.present", name, connection=bench.admin)
-    assert bench.modules["nova_database.get_database"](API, connection=bench.admin)
-    done = bench.predicted_and_done("nova_database.absent", name, connection=bench.admin)
-    assert done["changes"] == {name: {"old": "present", "new": None}}
-
-
-def test_two_controllers_may_create_the_same_at_the_same_moment(bench):
-    name = f"{PREFIX}_race"
-    results = []
-
-    def controller() -> None:
-        other = Bench(bench.etc)
-        barrier.wait()
-        results.append(other.state("nova_database.present", name, connection=other.admin))
-        results.append(
-            other.state(
-                "nova_database.user_present",
-                name,
-                password="x",
-                connection=other.admin,
-                grants={name: "ALL"},
-            )
-        )
-
-    barrier = threading.Barrier(4)
-    threads = [threading.Thread(target=controller) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [ret["comment"] for ret in results if not ret["result"]] == []
-    created = [ret for ret in results if ret["changes"].get(name)]
-    assert len(results) == 8
-    assert len(created) == 1
-    bench.predicted_and_done("nova_database.user_absent", name, connection=bench.admin)
-    bench.predicted_and_done("nova_database.absent", name, connection=bench.admin)
-
-
-def test_a_wrong_administrator_password_is_one_sentence_without_it(bench):
-    wrong = {**bench.admin, "password": "wrong-secret"}
-    del wrong["password_pillar"]
-    ret = bench.state("nova_database.present", "x", connection=wrong)
-    assert ret["result"] is False
-    assert "wrong-secret" not in ret["comment"]
-    assert bench.admin["host"] in ret["comment"]
-
-
 def test_the_schema_and_the_cells_are_made_in_nova_s_order(bench):
-    bench.configure()
+    bench.prepare()
     bench.predicted_and_done("nova_schema.api_db_synced", API, site_lock=LOCK)
     done = bench.predicted_and_done("nova_cell.cell0_mapped", "cell0", CELL0_DB, site_lock=LOCK)
     assert done["changes"] == {"cell0": {"old": None, "new": "created"}}
@@ -371,32 +97,87 @@ def test_trap_1_templates_repeated_make_no_second_cell(bench):
             bench.modules["nova_manage.create_cell"](name)
 
 
-def test_trap_2_a_literal_row_is_repaired_in_place_whatever_rotated(bench):
-    uuid = bench.cells()[1]["uuid"]
-    old = ("rabbit://openstack:old@mq:5672/", f"mysql+pymysql://{USER}:old@h:3306/{MAIN}")
+def literal(password, database, host=None):
+    url = urlsplit(ADMIN)
+    where = host or f"{url.hostname}:{url.port}"
+    return f"mysql+pymysql://{USER}:{quote(password, safe='')}@{where}/{database}?charset=utf8"
+
+
+def set_cell(bench, uuid, transport, database):
     bench.sql(
         "UPDATE cell_mappings SET transport_url = %s, database_connection = %s WHERE uuid = %s",
-        *old,
+        transport,
+        database,
         uuid,
         database=API,
     )
-    done = bench.predicted_and_done("nova_cell.present", "cell1", site_lock=LOCK)
-    assert set(done["changes"]) == {"cell1 transport_url", "cell1 database_connection"}
-    assert "old@" not in json.dumps(done)
-    assert [row["uuid"] for row in bench.cells()] == [CELL0, uuid]
 
 
-def test_traps_3_and_4_cell0_keeps_its_own_database_and_an_encoded_password(bench):
-    bench.sql(
-        "UPDATE cell_mappings SET database_connection = '{scheme}://{username}:{password}@"
-        "{hostname}:{port}/{path}?{query}', transport_url = 'rabbit://x/' WHERE uuid = %s",
-        CELL0,
-        database=API,
+def test_trap_2_rotated_literal_urls_make_no_second_cell_and_leave_no_stale_one(bench):
+    uuid = bench.cells()[1]["uuid"]
+    new = ["--transport-url=rabbit://u:new@mq:5672/", f"--database_connection={literal('n', MAIN)}"]
+    set_cell(bench, uuid, "rabbit://u:old@mq:5672/", literal("n", MAIN))
+    assert bench.nova_manage("cell_v2", "create_cell", "--name=cell1", *new) == 2
+    set_cell(bench, uuid, "rabbit://u:old@mq:5672/", literal("old", MAIN))
+    assert bench.nova_manage("cell_v2", "create_cell", "--name=cell1", *new) == 0
+    second = bench.cells()[2]
+    assert second["name"] == "cell1", "the trap is gone: nova-manage made no second cell"
+    bench.modules["nova_manage.delete_cell"](second["uuid"])
+
+    wanted = {
+        "transport_url": "rabbit://u:new@mq:5672/",
+        "database_connection": literal(bench.password, MAIN),
+    }
+    for stale in ("old", "new"):  # both rotated, or the database's alone
+        set_cell(bench, uuid, f"rabbit://u:{stale}@mq:5672/", literal("old", MAIN))
+        done = bench.predicted_and_done("nova_cell.present", "cell1", site_lock=LOCK, **wanted)
+        assert len(done["changes"]) == (2 if stale == "old" else 1)
+        assert "old@" not in json.dumps(done)
+        assert [row["uuid"] for row in bench.cells()] == [CELL0, uuid]
+    assert bench.cells()[1]["database_connection"] == wanted["database_connection"]
+    bench.predicted_and_done("nova_cell.present", "cell1", site_lock=LOCK)
+
+
+def test_a_literal_url_that_is_written_another_way_is_left_alone(bench):
+    uuid = bench.cells()[1]["uuid"]
+    url = urlsplit(ADMIN)
+    database = literal("a/b", MAIN) + "&ssl_ca=/x"
+    set_cell(bench, uuid, "rabbit://u:%2f@A:5672,v:q@b/x?b=1&a=2", database)
+    ret = bench.state(
+        "nova_cell.present",
+        "cell1",
+        transport_url="rabbit://v:q@b:5672,u:%2F@a:5672/%78?a=2&b=1",
+        database_connection=f"mysql+pymysql://{USER}:%61%2fb@{url.hostname}:{url.port}/{MAIN}"
+        "?ssl_ca=%2Fx&charset=utf8",
     )
+    assert (ret["result"], ret["changes"]) == (True, {})
+    bench.predicted_and_done("nova_cell.present", "cell1", site_lock=LOCK)
+
+
+def test_trap_3_cell0_keeps_an_encoded_password(bench):
+    # nova-manage decodes what nova.conf has, here where it is literal: a password with %.
+    bench.sql("DELETE FROM cell_mappings WHERE uuid = %s", CELL0, database=API)
+    assert bench.nova_manage("cell_v2", "map_cell0") == 0
+    row = next(row for row in bench.cells() if row["uuid"] == CELL0)
+    assert quote(bench.password, safe="") not in row["database_connection"], "the trap is gone"
+    # It ignores another URL for a cell0 that is mapped.
+    template = bench.modules["nova_manage.database_template"](CELL0_DB)
+    assert bench.nova_manage("cell_v2", "map_cell0", "--database_connection", template) == 0
+    assert row in bench.cells()
+    done = bench.predicted_and_done("nova_cell.cell0_mapped", "cell0", CELL0_DB, site_lock=LOCK)
+    assert set(done["changes"]) == {"cell0 database_connection"}
+    assert bench.modules["nova_manage.schema_version"]("cell0")
+
+
+def test_trap_4_cell0_is_not_pulled_to_the_main_database(bench):
+    assert bench.nova_manage("cell_v2", "update_cell", f"--cell_uuid={CELL0}", "--name=cell0") in (
+        (0, 3)
+    )
+    row = next(row for row in bench.cells() if row["uuid"] == CELL0)
+    assert f"/{MAIN}" in row["database_connection"], "the trap is gone"
     done = bench.predicted_and_done("nova_cell.cell0_mapped", "cell0", CELL0_DB, site_lock=LOCK)
     assert set(done["changes"]) == {"cell0 transport_url", "cell0 database_connection"}
-    assert bench.modules["nova_manage.schema_version"]("cell0")
-    # A name alone must not pull nova.conf's URLs in.
+    # A name alone does not pull nova.conf's URLs in.
     bench.modules["nova_manage.update_cell"](CELL0, name="cell0")
     ret = bench.state("nova_cell.cell0_mapped", "cell0", CELL0_DB)
     assert (ret["result"], ret["changes"]) == (True, {})
@@ -517,6 +298,86 @@ def test_hosts_and_cells_are_deleted_with_named_refusals(bench):
     assert "cmp5" not in [row["host"] for row in bench.modules["nova_manage.list_hosts"]()]
     with pytest.raises(Exception, match=r"code 1 \(there is no such cell\)"):
         bench.modules["nova_manage.delete_cell"]("5b4a0000-0000-0000-0000-000000000000")
+
+
+CELL2 = f"{PREFIX}_cell2"
+
+
+def test_a_second_cell_has_a_database_and_messaging_of_its_own(bench):
+    bench.done("nova_database.present", CELL2, connection=bench.admin)
+    bench.sql(f"GRANT ALL ON {CELL2}.* TO {USER}@'%%'")
+    bench.sql(f"GRANT ALL ON {CELL2}.* TO {USER}@'127.%%'")
+    own = {"database": {"name": CELL2}, "messaging": {"vhost": "cell2", "hosts": ["mq2"]}}
+    for test in (True,):
+        ret = bench.state("nova_schema.cell_db_synced", "cell2", database=CELL2, test=test)
+        assert (ret["result"], list(ret["changes"])) == (None, [f"{CELL2} schema"])
+    bench.predicted_and_done("nova_cell.present", "cell2", disabled=True, site_lock=LOCK, **own)
+    bench.predicted_and_done("nova_schema.cell_db_synced", "cell2", database=CELL2, site_lock=LOCK)
+    row = bench.cells()[2]
+    assert (row["name"], row["disabled"]) == ("cell2", 1)
+    assert row["transport_url"] == "{scheme}://{username}:{password}@mq2:5672/cell2?{query}"
+    version = bench.modules["nova_manage.schema_version"]
+    assert version(row["uuid"]) == version("main")
+
+    done = bench.predicted_and_done(
+        "nova_cell.present", "cell2", disabled=False, site_lock=LOCK, **own
+    )
+    assert done["changes"] == {"cell2 disabled": {"old": True, "new": False}}
+    done = bench.predicted_and_done(
+        "nova_cell.present", "far", renamed_from="cell2", site_lock=LOCK, **own
+    )
+    assert done["changes"] == {"far name": {"old": "cell2", "new": "far"}}
+
+
+def test_a_cell_with_accounts_of_its_own_is_repaired_when_they_change(bench):
+    host, port = bench.admin["host"], bench.admin["port"]
+    for password in ("cell2:p@ss/", "cell2:other%"):
+        secret = {"user": "cell2", "password": password}
+        own = {
+            "database": {"name": CELL2, "host": host, "port": port, **secret},
+            "messaging": {"vhost": "/x", "hosts": ["mq2", "mq3"], **secret},
+        }
+        done = bench.predicted_and_done("nova_cell.present", "far", site_lock=LOCK, **own)
+        assert set(done["changes"]) == {"far transport_url", "far database_connection"}
+        assert quote(password, safe="") not in json.dumps(done)
+        row = bench.cells()[2]
+        encoded = quote(password, safe="")
+        assert row["transport_url"] == (
+            f"rabbit://cell2:{encoded}@mq2:5672,cell2:{encoded}@mq3:5672/%2Fx"
+        )
+        shown = json.dumps(bench.modules["nova_manage.list_cells"]())
+        assert password not in shown
+        assert encoded not in shown
+    own = {"database": {"name": CELL2}, "messaging": {"vhost": "cell2"}}
+    bench.predicted_and_done("nova_cell.present", "far", site_lock=LOCK, **own)
+
+
+def test_a_cell_is_deleted_once_nothing_lives_in_it(bench):
+    uuid = bench.cells()[2]["uuid"]
+    for refusal, statement, database in (
+        (2, "INSERT INTO host_mappings (cell_id, host) SELECT id, 'x' FROM cell_mappings", API),
+        (3, INSTANCE, CELL2),
+        (4, "UPDATE instances SET deleted = id", CELL2),
+    ):
+        bench.sql(statement + (" WHERE name = 'far'" if refusal == 2 else ""), database=database)
+        if refusal == 3:
+            bench.sql("DELETE FROM host_mappings WHERE host = 'x'", database=API)
+            bench.modules["nova_upkeep.map_instances"](uuid)
+        ret = bench.state("nova_cell.absent", "far", site_lock=LOCK)
+        assert (ret["result"], ret["changes"]) == (False, {})
+        with pytest.raises(CommandExecutionError) as caught:
+            bench.modules["nova_manage.delete_cell"](uuid)
+        assert caught.value.info == refusal
+    bench.sql("DELETE FROM instance_mappings WHERE instance_uuid = 'i-1'", database=API)
+    done = bench.predicted_and_done("nova_cell.absent", "far", site_lock=LOCK)
+    assert done["changes"] == {"far": {"old": "present", "new": None}}
+    bench.done("nova_database.absent", CELL2, connection=bench.admin)
+
+
+def test_a_host_is_unmapped_and_found_again_only_if_it_is_registered(bench):
+    done = bench.predicted_and_done("nova_cell.host_absent", "cmp2", site_lock=LOCK)
+    assert done["changes"] == {"host cmp2": {"old": "present", "new": None}}
+    assert [row["host"] for row in bench.modules["nova_manage.unmapped_hosts"]()] == ["cmp2"]
 
 
 def test_a_rotated_password_needs_no_change_of_a_cell(bench):

@@ -138,3 +138,32 @@ def test_oslo_config_finds_no_option_that_the_program_does_not_read(host, progra
         libraries += ("oslo.messaging",)
     namespaces = " ".join(f"--namespace {name}" for name in (f"{program}.conf", *libraries))
     sh(host, f"oslo-config-validator --input-file /etc/{program}/{program}.conf {namespaces}")
+
+
+@pytest.mark.long
+def test_a_further_cell_is_made_once_and_goes_when_it_is_empty():
+    cells = {"cells": {"cell2": {"messaging": {"vhost": "cell2"}, "disabled": True}}}
+    predicted = apply("test=True", nova=cells)
+    assert predicted.failed() == []
+    run = apply(nova=cells)
+    assert run.failed() == []
+    assert {state for _, state in run.changed()} <= {state for _, state in predicted.changed()}
+    made = [state for _, state in run.changed() if "cell-cell2" in state or "nova_cell2" in state]
+    assert sorted(made) == [
+        "nova-controller-database-nova_cell2",
+        "nova-controller-schema-cell-cell2",
+        "nova-controller-schema-of-cell-cell2",
+    ]
+    assert sql("SELECT COUNT(*) FROM nova_cell2.services").strip() == "0"
+    assert sql(
+        "SELECT transport_url, disabled FROM nova_api.cell_mappings WHERE name = 'cell2'"
+    ) == ("{scheme}://{username}:{password}@{hostname}:{port}/cell2?{query}\t1\n")
+    again = apply(nova=cells)
+    assert (again.failed(), again.changed()) == ([], [])
+    remove = 'nova_cell.absent name=cell2 site_lock="{name: shanghai}"'
+    sh("ctl1", f"salt-call --retcode-passthrough state.single {remove}")
+    sql("DROP DATABASE nova_cell2")
+    settled = apply()  # the daemons forget it
+    assert settled.failed() == []
+    again = apply()
+    assert (again.failed(), again.changed()) == ([], [])

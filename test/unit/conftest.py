@@ -1,6 +1,7 @@
 """The formula's own modules, loaded by Salt's real loader."""
 
 import copy
+import importlib.util
 import logging
 from pathlib import Path
 
@@ -56,3 +57,11 @@ def load(options):
 def loaders(opts):
     """The loaders of :func:`load` for the options as they are."""
     return load(opts)
+
+
+def util(name):
+    """One of the formula's utils as a module, for what needs no loader."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "_utils" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

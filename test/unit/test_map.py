@@ -339,3 +339,36 @@ def test_any_service_is_registered_with_what_it_has():
     both = ["admin", "service"]
     assert accounts == [("nova", both), ("placement", both), ("heat", ["service"])]
     assert "s3cret" not in str({**nova, "conf": None})
+
+
+CELL2 = {"database": {"host": "db2", "user": "u"}, "messaging": {"hosts": ["mq2"], "user": "u"}}
+
+
+def test_a_further_cell_has_its_secrets_by_reference():
+    pillar = changed(cells={"cell2": {"messaging": {"vhost": "cell2"}}, "cell3": CELL2})
+    pillar["passwords"]["cells"] = {"cell3": {"database": "s3cret1", "messaging": "s3cret2"}}
+    nova = run_map(pillar)
+    assert nova["faults"] == []
+    assert nova["cells"]["cell2"] == {
+        "disabled": False,
+        "database": {"name": "nova_cell2"},
+        "messaging": {"vhost": "cell2"},
+        "make": True,
+    }
+    assert nova["cells"]["cell3"]["make"] is False
+    assert nova["cells"]["cell3"]["database"]["password_pillar"] == (
+        "nova:passwords:cells:cell3:database"
+    )
+    assert "s3cret" not in str({**nova, "conf": None})
+
+
+def test_a_further_cell_s_faults_are_named():
+    pillar = changed(cells={"cell1": CELL2, "cell2": {"messaging": {"user": "u"}}})
+    pillar["passwords"]["cells"] = {"cell1": {"database": "s3cret1", "messaging": "s3cret2"}}
+    assert run_map(pillar)["faults"] == [
+        "nova:cells:cell1 has the name of the first cell, nova:cell.",
+        "nova:cells:cell2:messaging must have a vhost or hosts of its own: the cells' conductors "
+        "would take each other's calls.",
+        "nova:cells:cell2:messaging:hosts is missing.",
+        "nova:passwords:cells:cell2:messaging is missing.",
+    ]

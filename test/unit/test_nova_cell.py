@@ -44,21 +44,35 @@ class Nova:
             raise failure("finding", f"Several cells are named {name}.")
         return {"uuid": named[0]} if named else None
 
-    def cell_drift(self, uuid, database_connection, transport_url, name=None, connection=None):
+    def cell_drift(
+        self,
+        uuid,
+        database_connection,
+        transport_url,
+        name=None,
+        connection=None,
+        disabled=None,
+    ):
         self._seen(connection)
         wanted = {"database_connection": database_connection, "transport_url": transport_url}
-        row = self.rows[uuid]
+        wanted["name"] = name
+        row = {"disabled": False, **self.rows[uuid]}
+        if disabled is not None:
+            wanted["disabled"] = disabled
         return {k: {"old": row[k], "new": v} for k, v in wanted.items() if row[k] != v}
 
-    def database_template(self, database=None):
+    def database_template(self, database=None, server=None):
         if self.error and self.error.info is None:
             raise self.error
         return TEMPLATE + (database or "{path}")
 
-    def transport_template(self, transport_url=None):
+    def cell_urls(self, database=None, messaging=None):
         if self.error and self.error.info is None:
             raise self.error
-        return TEMPLATE + "{path}"
+        return {
+            "transport_url": TEMPLATE + (messaging or {}).get("vhost", "{path}"),
+            "database_connection": TEMPLATE + (database or {}).get("name", "{path}"),
+        }
 
     def map_cell0(self, database_connection=None, timeout=120, held=None):
         self.calls.append("map_cell0")
@@ -70,23 +84,52 @@ class Nova:
         return True
 
     def create_cell(
-        self, name, transport_url=None, database_connection=None, timeout=120, held=None
+        self,
+        name,
+        transport_url=None,
+        database_connection=None,
+        timeout=120,
+        held=None,
+        disabled=False,
     ):
         self.calls.append("create_cell")
         self.rows[UUID] = {
             "name": name,
+            "disabled": disabled,
             "transport_url": transport_url,
             "database_connection": database_connection,
         }
         return UUID
 
     def update_cell(
-        self, uuid, name=None, transport_url=None, database_connection=None, timeout=120, held=None
+        self,
+        uuid,
+        name=None,
+        transport_url=None,
+        database_connection=None,
+        timeout=120,
+        held=None,
+        disabled=None,
     ):
         assert transport_url
         assert database_connection
         self.calls.append("update_cell")
         self.rows[uuid].update(transport_url=transport_url, database_connection=database_connection)
+        self.rows[uuid].update(name=name)
+        if disabled is not None:
+            self.rows[uuid].update(disabled=disabled)
+        return True
+
+    def delete_cell(self, uuid, force=False, timeout=120, held=None):
+        assert not force
+        self.calls.append("delete_cell")
+        del self.rows[uuid]
+        return True
+
+    def delete_host(self, cell_uuid, host, timeout=120, held=None):
+        assert cell_uuid == UUID
+        self.calls.append("delete_host")
+        self.mapped.discard(host)
         return True
 
     def list_hosts(self, connection=None):
@@ -268,6 +311,81 @@ def test_a_cell_that_does_not_come_right_is_a_failure(site):
     if not site.testmode:
         assert ret["changes"] == {}
         assert "still differs" in ret["comment"]
+
+
+def test_a_cell_of_its_own_database_and_messaging_is_created_disabled(site):
+    own = {"database": {"name": "nova_cell2"}, "messaging": {"vhost": "cell2"}}
+    ret = site.state("present", "cell2", disabled=True, **own)
+    assert ret["changes"] == {"cell2": {"old": None, "new": "created"}}
+    if not site.testmode:
+        assert site.nova.rows[UUID] == {
+            "name": "cell2",
+            "disabled": True,
+            "transport_url": TEMPLATE + "cell2",
+            "database_connection": TEMPLATE + "nova_cell2",
+        }
+
+
+def row(name, **more):
+    urls = dict.fromkeys(("transport_url", "database_connection"), TEMPLATE + "{path}")
+    return {"name": name, "disabled": False, **urls, **more}
+
+
+@pytest.mark.parametrize("wanted", [True, False, None])
+def test_a_cell_is_disabled_and_enabled_where_it_is_asked_for(site, wanted):
+    site.nova.rows[UUID] = row("cell1", disabled=wanted is False)
+    ret = site.state("present", "cell1", disabled=wanted)
+    if wanted is None:
+        assert (ret["result"], ret["changes"]) == (True, {})
+    else:
+        assert ret["changes"] == {"cell1 disabled": {"old": not wanted, "new": wanted}}
+        assert site.nova.rows[UUID]["disabled"] is (not wanted if site.testmode else wanted)
+
+
+def test_a_cell_is_renamed_once(site):
+    site.nova.rows[UUID] = row("old")
+    ret = site.state("present", "cell1", renamed_from="old")
+    assert ret["changes"] == {"cell1 name": {"old": "old", "new": "cell1"}}
+    if not site.testmode:
+        again = site.state("present", "cell1", renamed_from="old")
+        assert (again["result"], again["changes"]) == (True, {})
+        assert site.nova.calls == ["update_cell"]
+
+
+def test_a_cell_is_deleted_once(site):
+    site.nova.rows[UUID] = row("cell1")
+    ret = site.state("absent", "cell1", site_lock={"name": "shanghai"})
+    assert ret["changes"] == {"cell1": {"old": "present", "new": None}}
+    assert ret["result"] is (None if site.testmode else True)
+    if not site.testmode:
+        again = site.state("absent", "cell1")
+        assert (again["result"], again["changes"]) == (True, {})
+        assert (site.nova.calls, site.locks) == (["delete_cell"], ["shanghai"])
+
+
+def test_a_cell_with_hosts_is_not_deleted_and_they_are_named(site):
+    site.nova.rows[UUID], site.nova.mapped = row("cell1"), {"cmp1"}
+    ret = site.state("absent", "cell1")
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert "has hosts: cmp1" in ret["comment"]
+    assert site.nova.calls == []
+
+
+def test_a_cell_that_nova_manage_refuses_to_delete_is_a_failure(site):
+    site.nova.rows[UUID] = row("cell1")
+    site.stubs["delete_cell"].side_effect = failure(3, "instances live in it")
+    ret = site.state("absent", "cell1")
+    if not site.testmode:
+        assert (ret["result"], ret["changes"]) == (False, {})
+        assert ret["comment"] == "instances live in it"
+
+
+def test_a_host_is_unmapped_once(site):
+    site.nova.mapped = {"cmp1", "cmp2"}
+    ret = site.state("host_absent", "cmp1")
+    assert ret["changes"] == {"host cmp1": {"old": "present", "new": None}}
+    assert (ret["name"], ret["result"]) == ("cmp1", None if site.testmode else True)
+    assert site.nova.mapped == ({"cmp1", "cmp2"} if site.testmode else {"cmp2"})
 
 
 # ---- hosts -------------------------------------------------------------------------------------

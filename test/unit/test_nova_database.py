@@ -239,8 +239,8 @@ class Server:
         self.users[name, host]["password"] = password_pillar or password
         return True
 
-    def require_ssl(self, name, host="%", connection=None):
-        self.users[name, host]["ssl"] = True
+    def require_ssl(self, name, host="%", required=True, connection=None):
+        self.users[name, host]["ssl"] = required
         return True
 
     def drop_user(self, name, host="%", connection=None):
@@ -342,6 +342,20 @@ def test_a_user_s_drift_is_repaired_and_nothing_is_revoked(server):
     }
     if not server.testmode:
         assert server.grants["nova", "%"]["other"] == [ALL]
+
+
+@pytest.mark.parametrize(("wanted", "there"), [(True, False), (False, True), (None, True)])
+def test_tls_is_required_or_not_as_asked(server, wanted, there):
+    server.users["nova", "%"] = {"password": PASSWORD, "ssl": there}
+    wish = {"password_pillar": PASSWORD, "require_ssl": wanted}
+    if wanted is None:
+        ret = server.states["nova_database.user_present"]("nova", CONNECTION, **wish)
+        assert (ret["result"], ret["changes"]) == (True, {})
+    else:
+        texts = {True: "required", False: "optional"}
+        assert outcome(server, "user_present", "nova", **wish) == {
+            "nova@% TLS": {"old": texts[there], "new": texts[wanted]}
+        }
 
 
 def test_a_grant_on_everything_is_enough(server):

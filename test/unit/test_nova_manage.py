@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import load
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 from stub import stub
 
 CELL0 = "00000000-0000-0000-0000-000000000000"
@@ -40,16 +40,19 @@ def nova(opts, tmp_path, monkeypatch):
     monkeypatch.setitem(
         scope, "_SCHEMAS", {k: (str(tmp_path / "nova.conf"), v) for k, v in schemas.items()}
     )
-    monkeypatch.setitem(scope, "PATH", f"{tmp_path}/bin:{scope['PATH']}")
+    program = utils["nova_program.run"].__globals__
+    monkeypatch.setitem(program, "NOVA_CONF", str(tmp_path / "nova.conf"))
+    monkeypatch.setitem(program, "PATH", f"{tmp_path}/bin:{program['PATH']}")
     monkeypatch.setitem(scope, "PACKAGES", (str(tmp_path / "packages"),))
     me = pwd.getpwuid(os.geteuid())
-    monkeypatch.setitem(scope, "_account", lambda user: me)
+    monkeypatch.setitem(program, "account", lambda user: me)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     if me.pw_uid == 0:
-        monkeypatch.setattr(scope["os"], "getgrouplist", lambda user, gid: [gid])
+        monkeypatch.setattr(os, "getgrouplist", lambda user, gid: [gid])
     return SimpleNamespace(
         modules=modules,
         scope=scope,
+        program=program,
         path=tmp_path,
         utils=utils,
         call=lambda function, *a, **k: modules[f"nova_manage.{function}"](*a, **k),
@@ -90,8 +93,8 @@ def test_the_program_sees_a_clean_environment_and_the_root_directory(nova, monke
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_the_program_runs_as_nova_with_its_groups(nova, monkeypatch):
     nobody = pwd.getpwnam("nobody")
-    monkeypatch.setitem(nova.scope, "_account", lambda user: nobody)
-    monkeypatch.setattr(nova.scope["os"], "getgrouplist", lambda user, gid: [gid, 12345])
+    monkeypatch.setitem(nova.program, "account", lambda user: nobody)
+    monkeypatch.setattr(os, "getgrouplist", lambda user, gid: [gid, 12345])
     program(nova, 'echo "$(id -u) $(id -g) $(id -G)"; exit 7')
     for parent in (nova.path, *nova.path.parents):
         if str(parent).startswith("/tmp/"):
@@ -103,17 +106,16 @@ def test_the_program_runs_as_nova_with_its_groups(nova, monkeypatch):
 
 
 def test_a_program_that_is_not_installed_is_one_sentence(nova, monkeypatch):
-    monkeypatch.setitem(nova.scope, "PATH", "/nonexistent")
+    monkeypatch.setitem(nova.program, "PATH", "/nonexistent")
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(CommandExecutionError, match="no program nova-manage here: apply"):
         nova.call("db_sync")
 
 
 def test_a_user_that_does_not_exist_is_one_sentence(opts):
-    _, modules, _ = load(opts)
-    account = modules["nova_manage.db_sync"].__globals__["_account"]
+    utils, _, _ = load(opts)
     with pytest.raises(CommandExecutionError, match="no user no-such-user here: apply"):
-        account("no-such-user")
+        utils["nova_program.account"]("no-such-user")
 
 
 def test_a_program_that_hangs_is_killed_with_its_children(nova):
@@ -237,7 +239,8 @@ def test_a_literal_url_goes_by_a_file_that_only_nova_reads(nova, url):
     program(
         nova,
         f'printf "%s\\n" "$@" > {nova.path}/args; f=${{2#--config-file=}}; '
-        f"cp $f {nova.path}/seen; stat -c %a:%u $f > {nova.path}/mode; echo $f > {nova.path}/file",
+        f"cp $f {nova.path}/seen; stat -Lc %a:%u $f > {nova.path}/mode; "
+        f"readlink $f > {nova.path}/file",
     )
     nova.call("update_cell", UUID, database_connection=url)
     args = (nova.path / "args").read_text()
@@ -246,7 +249,8 @@ def test_a_literal_url_goes_by_a_file_that_only_nova_reads(nova, url):
     option = nova.utils["nova_conf.option"](str(nova.path / "seen"), "database", "connection")
     assert option == url
     assert (nova.path / "mode").read_text() == f"640:{os.geteuid()}\n"
-    assert not os.path.exists((nova.path / "file").read_text().strip())
+    # In memory only: there is nothing to remove, also after a kill.
+    assert (nova.path / "file").read_text().startswith("/memfd:")
 
 
 def test_map_cell0_never_leaves_the_url_to_nova_manage(nova):
@@ -473,3 +477,151 @@ def test_cell0_s_schema_is_that_of_the_database_in_its_mapping(nova):
 def test_a_cell0_that_is_not_mapped_is_said(nova):
     with pytest.raises(CommandExecutionError, match="cell0 is not mapped: apply"):
         nova.call("schema_version", "cell0")
+
+
+# ---- a sync that was cut off -------------------------------------------------------------------
+
+
+@pytest.fixture
+def cut_off(nova):
+    """A database on which a sync fails until its tables are dropped; ``rows``: who has some."""
+    revision(nova, ALEMBIC, "a.py", "revision = 'aaa'\ncreate('instances')\ncreate(\"cells\")\n")
+    nova.tables, nova.rows, nova.said = ["alembic_version", "instances", "shadow_cells"], [], []
+
+    def answer(statement, values=None, connection=None, secrets=None):
+        nova.said.append(statement)
+        if "version_num" in statement:
+            return []
+        if "version FROM migrate" in statement:
+            raise no_table()
+        if "cell_mappings" in statement:
+            return [cell(CELL0, "cell0", "none:///", TEMPLATE)]
+        if "information_schema" in statement:
+            return [{"name": name} for name in nova.tables]
+        return [{"1": 1}] if any(f"`{name}`" in statement for name in nova.rows) else []
+
+    nova.query.side_effect = answer
+    program(
+        nova,
+        f"echo run >> {nova.path}/runs; [ $(wc -l < {nova.path}/runs) -gt 1 ] && exit; "
+        "printf '%s\\n' 'sqlalchemy.exc.OperationalError: (pymysql.err.OperationalError) "
+        "(1050, \"Table x already exists\")' '[SQL: CREATE TABLE x (' ')' ']' "
+        "'(Background on this error at: https://sqlalche.me/e/14/e3q8)'; exit 255",
+    )
+    return nova
+
+
+def test_the_empty_tables_of_a_sync_that_was_cut_off_are_dropped(cut_off):
+    assert cut_off.call("db_sync", held=SimpleNamespace(lost=threading.Event()), cell=CELL0)
+    dropped = [statement for statement in cut_off.said if "DROP" in statement]
+    assert dropped == [f"DROP TABLE `{name}`" for name in cut_off.tables]
+    assert cut_off.said[-1] == "SET SESSION foreign_key_checks = 1"
+    assert (cut_off.path / "runs").read_text().count("run") == 2
+
+
+@pytest.mark.parametrize(
+    ("tables", "rows", "held", "why"),
+    [
+        (["instances"], ["instances"], True, "instances holds rows"),
+        (["instances", "theirs"], [], True, "theirs is none of nova's tables"),
+        (["instances"], [], False, "this call holds no lock"),
+    ],
+)
+def test_nothing_is_dropped_that_may_be_wanted(cut_off, tables, rows, held, why):
+    cut_off.tables, cut_off.rows = tables, rows
+    lock = SimpleNamespace(lost=threading.Event()) if held else None
+    with pytest.raises(CommandExecutionError) as caught:
+        cut_off.call("db_sync", held=lock, cell=CELL0)
+    assert f"not dropped, for {why}" in str(caught.value)
+    assert "Table x already exists" in str(caught.value)
+    assert "[SQL" not in str(caught.value)
+    assert not any("DROP" in statement for statement in cut_off.said)
+    assert (cut_off.path / "runs").read_text() == "run\n"
+
+
+def test_a_sync_that_fails_otherwise_drops_nothing(cut_off):
+    program(cut_off, "echo 'OperationalError: (2003, \"Cannot connect\")'; exit 255")
+    with pytest.raises(CommandExecutionError, match="Cannot connect"):
+        cut_off.call("db_sync", held=SimpleNamespace(lost=threading.Event()), cell=CELL0)
+    assert not any("DROP" in statement for statement in cut_off.said)
+
+
+def test_another_cell_s_database_is_synced_by_an_url_in_memory(nova):
+    nova.query.return_value = [cell(database=TEMPLATE.replace("{path}", "nova_cell2"))]
+    program(nova, f'f=${{2#--config-file=}}; cp $f {nova.path}/seen; echo "$@" > {nova.path}/args')
+    nova.call("db_sync", cell=UUID)
+    option = nova.utils["nova_conf.option"](str(nova.path / "seen"), "database", "connection")
+    assert option == MAIN.replace("/nova?", "/nova_cell2?")
+    assert (nova.path / "args").read_text().endswith("db sync --local_cell\n")
+
+
+def test_a_program_that_another_one_killed_is_said_so(nova):
+    program(nova, "kill -9 $$")
+    with pytest.raises(CommandExecutionError, match="with signal 9: another program killed it"):
+        nova.call("api_db_sync")
+
+
+# ---- what a cell has of its own ----------------------------------------------------------------
+
+
+OWN = [
+    ({}, {}, TEMPLATE, TEMPLATE),
+    (
+        {"name": "n2"},
+        {"vhost": "v/2"},
+        TEMPLATE.replace("{path}", "n2"),
+        TEMPLATE.replace("{path}", "v%2F2"),
+    ),
+    (
+        {"name": "n2", "host": "::1"},
+        {"hosts": ["a", "fd00::1"], "port": 9},
+        "{scheme}://{username}:{password}@[::1]:3306/n2?{query}",
+        "{scheme}://{username}:{password}@a:9,{username}:{password}@[fd00::1]:9/{path}?{query}",
+    ),
+    (
+        {"name": "n2", "host": "h", "port": 1, "user": "u@", "password": "p/"},
+        {"hosts": ["a", "b"], "user": "u", "password_pillar": "mq"},
+        "mysql+pymysql://u%40:p%2F@h:1/n2?charset=utf8",
+        "rabbit://u:s%25:5@a:5672,u:s%25:5@b:5672/".replace("%25:5", "%25%3A5"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("database", "messaging", "connection", "transport"), OWN)
+def test_a_cell_s_urls_are_templates_but_for_accounts_of_its_own(
+    opts, request, database, messaging, connection, transport
+):
+    opts["pillar"] = {"mq": "s%:5"}
+    nova = request.getfixturevalue("nova")
+    assert nova.call("cell_urls", database, messaging) == {
+        "database_connection": connection,
+        "transport_url": transport,
+    }
+
+
+@pytest.mark.parametrize(
+    "own", [{"user": "u", "password": "p"}, {"user": "u", "host": "h", "hosts": ["h"]}]
+)
+@pytest.mark.parametrize("which", ["database", "messaging"])
+def test_an_account_of_a_cell_s_own_wants_a_host_and_a_password(nova, own, which):
+    with pytest.raises(SaltInvocationError, match=f"{which} has a user of its own"):
+        nova.call("cell_urls", **{which: own})
+
+
+def test_a_cell_is_disabled_and_enabled_by_its_own_options(nova):
+    program(nova, f'printf "%s\\n" "$@" >> {nova.path}/args')
+    for there, wanted, option in ((0, True, "--disable"), (1, False, "--enable"), (1, True, None)):
+        (nova.path / "args").write_text("")
+        nova.query.return_value = [cell(disabled=there)]
+        nova.call("update_cell", UUID, disabled=wanted)
+        options = [line for line in (nova.path / "args").read_text().split() if "able" in line]
+        assert options == ([option] if option else [])
+
+
+def test_a_look_at_many_cells_asks_the_database_once(nova):
+    nova.query.return_value = [
+        cell(UUID[:-2] + f"{n:02}", f"cell{n}", database=MAIN + str(n)) for n in range(50)
+    ]
+    assert len(nova.call("list_cells")) == 50
+    assert nova.call("find_cell", "cell49", MAIN)["name"] == "cell49"
+    assert nova.query.call_count == 2

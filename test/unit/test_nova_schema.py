@@ -1,6 +1,7 @@
 """Schemas: looked at first, brought up once under the lock, and never downgraded."""
 
 import contextlib
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -51,7 +52,7 @@ def site(opts, testmode):
         return found
 
     def sync(*which):
-        def run(timeout=900, held=None):
+        def run(timeout=900, held=None, cell=None):
             assert held is site.held
             site.versions.update(dict.fromkeys(which, "bbb"))
             return True
@@ -65,6 +66,13 @@ def site(opts, testmode):
         name: stub(modules, f"nova_manage.{name}", side_effect=sync(*which))
         for _, name, which, _ in STATES.values()
     }
+    site.find = stub(modules, "nova_manage.find_cell")
+    stub(modules, "nova_manage.code_and_schema", return_value={"api code": "bbb"})
+    site.migrate = stub(
+        modules,
+        "nova_upkeep.online_data_migrations",
+        return_value={"outcome": "done", "migrated": {"a": 3, "b": 4}},
+    )
     site.state = lambda function, *a, **k: states[f"nova_schema.{function}"](*a, **k)
     return site
 
@@ -126,7 +134,7 @@ def test_a_schema_that_the_code_does_not_know_is_left_alone(site):
 def test_a_failed_sync_reports_what_it_did_before_it_failed(site):
     site.versions.update(main=None, cell0=None)
 
-    def sync(timeout=900, held=None):
+    def sync(timeout=900, held=None, cell=None):
         site.versions["cell0"] = "bbb"
         raise failure(255, "nova-manage db sync failed.")
 
@@ -183,3 +191,58 @@ def test_the_administrator_sees_the_site_from_a_bare_controller(site, there, pre
         assert ret["result"] is None
     else:
         assert (ret["result"], ret["changes"]) == (True, {})
+
+
+def test_another_cell_s_schema_is_brought_up_alone(site):
+    uuid = "5b4a4f0c-0000-4000-8000-000000000001"
+    site.versions[uuid] = "aaa"
+    site.find.return_value = {"uuid": uuid}
+
+    def sync(timeout=900, held=None, cell=None):
+        site.versions[cell] = "bbb"
+
+    site.syncs["db_sync"].side_effect = sync
+    ret = site.state("cell_db_synced", "cell2")
+    assert ret["changes"] == {"nova_cell2 schema": {"old": "aaa", "new": "bbb"}}
+    assert ret["result"] is (None if site.testmode else True)
+
+
+@pytest.mark.parametrize("error", [None, failure(1146), failure(None)])
+def test_a_cell_that_is_not_there_yet_is_predicted_and_else_a_failure(site, error):
+    site.find.return_value, site.find.side_effect = None, error
+    ret = site.state("cell_db_synced", "cell2", database="other")
+    if site.testmode:
+        head = {"old": None, "new": "head of the installed code"}
+        assert (ret["result"], ret["changes"]) == (None, {"other schema": head})
+    else:
+        assert (ret["result"], ret["changes"]) == (False, {})
+
+
+def test_rows_are_migrated_once_for_a_code_and_schema(site, tmp_path):
+    stamp = tmp_path / "stamp"
+    ret = site.state("data_migrated", "x", str(stamp), site_lock={"name": "shanghai"})
+    change = {"rows migrated for": {"old": None, "new": {"api code": "bbb"}}}
+    assert ret["changes"] == change
+    if site.testmode:
+        assert (ret["result"], site.locks, stamp.exists()) == (None, [], False)
+        return
+    assert (ret["result"], ret["comment"]) == (True, "7 rows were migrated.")
+    assert json.loads(stamp.read_text()) == {"api code": "bbb"}
+    again = site.state("data_migrated", "x", str(stamp))
+    assert (again["result"], again["changes"], len(site.locks)) == (True, {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "comment"),
+    [
+        ({"outcome": "more", "migrated": {"a": 7}}, "more are left"),
+        (failure(2, "It failed."), "It f"),
+    ],
+)
+def test_rows_that_are_left_are_a_failure_and_not_remembered(site, tmp_path, answer, comment):
+    site.migrate.side_effect = [answer]
+    ret = site.state("data_migrated", "x", str(tmp_path / "stamp"))
+    if not site.testmode:
+        assert (ret["result"], ret["changes"]) == (False, {})
+        assert comment in ret["comment"]
+        assert not (tmp_path / "stamp").exists()
