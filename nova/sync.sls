@@ -18,6 +18,7 @@ CUSTOM = {
         "nova_identity",
         "nova_manage",
         "nova_unit",
+        "nova_upkeep",
     ),
     "states": (
         "nova_cell",
@@ -31,7 +32,7 @@ CUSTOM = {
         "nova_unit",
         "nova_verify",
     ),
-    "utils": ("nova_conf", "nova_db", "nova_secret", "nova_settle", "nova_url"),
+    "utils": ("nova_conf", "nova_db", "nova_program", "nova_secret", "nova_settle", "nova_url"),
 }
 
 
