@@ -165,7 +165,7 @@ def list_guests(
     """
     query = urllib.parse.urlencode({"all_tenants": 1, "host": host})
     rows = _rows((region, auth, cloud), f"/servers?{query}", "servers")
-    return [{"id": row["id"], "name": row["name"]} for row in rows]
+    return [{"id": row["id"], "name": row.get("name")} for row in rows]
 
 
 def list_hypervisors(
