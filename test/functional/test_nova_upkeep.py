@@ -38,6 +38,7 @@ def fails(upkeep, code, function, *args, **kwargs):
 
 def test_rows_are_migrated_in_bounded_batches(site, upkeep):
     site.register("cmp1")
+    assert upkeep("online_data_migrations")["migrated"] == {"migrate_empty_ratio": 1}
     for number in range(5):
         site.sql(PCI, f"0000:00:0{number}.0", database=MAIN)
     ret = upkeep("online_data_migrations", batch=2, batches=1)

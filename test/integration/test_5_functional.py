@@ -35,7 +35,7 @@ systemd-run --unit=test-database mariadbd --no-defaults --user=root --port=33306
     --innodb-flush-log-at-trx-commit=0 --datadir=/srv/test-database/data \
     --socket=/srv/test-database/socket --init-file=/srv/test-database/init.sql
 for _ in $(seq 60); do
-    mariadb-admin --socket=/srv/test-database/socket ping && exit
+    python3 -c 'import socket; socket.create_connection(("127.0.0.1", 33306))' && exit
     sleep 1
 done
 exit 1
