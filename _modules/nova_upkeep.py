@@ -53,7 +53,7 @@ AUDIT_FAILED = {
 }
 SYNC_AGGREGATES_FAILED = {
     1: "a host has several compute nodes",
-    2: "Placement cannot be asked",
+    2: "Placement cannot be asked, or does not know a host's resource provider",
     3: "Placement refuses an aggregate",
     4: "hosts of an aggregate are mapped to no cell: discover them first",
     5: "hosts of an aggregate have no compute node: start nova-compute there",

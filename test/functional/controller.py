@@ -39,6 +39,7 @@ CLONE_NEWNS, MS_BIND, MS_REC_PRIVATE = 0x20000, 0x1000, 0x44000
 PREFIX = "formula_test"
 API, MAIN, CELL0_DB, PLACEMENT = (f"{PREFIX}_{n}" for n in ("api", "nova", "cell0", "placement"))
 DATABASES = (API, MAIN, CELL0_DB, PLACEMENT)
+CELL2 = f"{PREFIX}_cell2"
 USER = f"{PREFIX}_user"
 PASSWORDS = ["p@ss/w%20$ord:#'\"\\`{x}", "another:@/%$#"]
 CELL0 = "00000000-0000-0000-0000-000000000000"
@@ -183,7 +184,7 @@ class Bench:
         return ret
 
     def wipe(self) -> None:
-        for database in DATABASES:
+        for database in (*DATABASES, CELL2):
             self.modules["nova_database.drop_database"](database, connection=self.admin)
         for user, host in ((USER, "%"), (USER, "127.%"), (f"{USER}_tls", "%")):
             self.modules["nova_database.drop_user"](user, host, connection=self.admin)

@@ -15,12 +15,12 @@ from controller import (
     API,
     CELL0,
     CELL0_DB,
+    CELL2,
     INSTANCE,
     LOCK,
     MAIN,
     PASSWORDS,
     PLACEMENT,
-    PREFIX,
     STATES,
     USER,
     Bench,
@@ -309,9 +309,6 @@ def test_hosts_and_cells_are_deleted_with_named_refusals(bench):
         bench.modules["nova_manage.delete_cell"]("5b4a0000-0000-0000-0000-000000000000")
 
 
-CELL2 = f"{PREFIX}_cell2"
-
-
 def test_a_second_cell_has_a_database_and_messaging_of_its_own(bench):
     bench.done("nova_database.present", CELL2, connection=bench.admin)
     bench.sql(f"GRANT ALL ON {CELL2}.* TO {USER}@'%%'")
@@ -385,7 +382,7 @@ def test_a_cell_is_deleted_once_nothing_lives_in_it(bench):
 def test_a_host_is_unmapped_and_found_again_only_if_it_is_registered(bench):
     done = bench.predicted_and_done("nova_cell.host_absent", "cmp2", site_lock=LOCK)
     assert done["changes"] == {"host cmp2": {"old": "present", "new": None}}
-    assert [row["host"] for row in bench.modules["nova_manage.unmapped_hosts"]()] == ["cmp2"]
+    assert "cmp2" in [row["host"] for row in bench.modules["nova_manage.unmapped_hosts"]()]
 
 
 def test_a_rotated_password_needs_no_change_of_a_cell(bench):
