@@ -43,6 +43,7 @@ from typing import Any, NamedTuple
 import salt.utils.args
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+BAD_REQUEST = 400
 UNAUTHORIZED = 401
 NOT_FOUND = 404
 CONFLICT = 409
@@ -456,7 +457,15 @@ def create(kind: str, auth: dict | None = None, cloud: str | None = None, **valu
             _create(client, "regions", {"region": {"id": body["region_id"]}})
     if kind in ("service", "endpoint"):
         place = {name: given[name] for name in key}
-        return _create_one(client, kind, body, lambda: _same(client, kind, place))
+        try:
+            return _create_one(client, kind, body, lambda: _same(client, kind, place))
+        except CommandExecutionError as exc:
+            # The service that we saw may have been a duplicate that its maker has taken back.
+            if (kind, exc.info) != ("endpoint", BAD_REQUEST):
+                raise
+            if _required(client, "service", **service) == body["service_id"]:
+                raise
+            return False
     return _create(client, collection, {kind: body}, secret)
 
 

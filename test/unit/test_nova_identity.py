@@ -150,6 +150,8 @@ class Keystone:
             part = collection in self.truncated and "name" not in query
             return 200, {collection: shown, "links": links, "truncated": part}
         new = body[KINDS[collection]]
+        if collection == "endpoints" and new["service_id"] not in self.rows["services"]:
+            return 400, {"error": {"message": "Expecting to find endpoint service_id in service."}}
         same = ("id",) if collection == "regions" else ("name", "domain_id")
         if collection in UNIQUE and any(
             all(row.get(key) == new.get(key) for key in same) for row in rows.values()
@@ -923,6 +925,20 @@ def test_of_two_endpoints_made_at_once_ours_stays_when_theirs_is_taken_back(keys
     assert ret["changes"]["url"] == {"old": None, "new": URL}
     assert "ffff" not in keystone.rows["endpoints"]
     assert len(keystone.rows["endpoints"]) == 1
+
+
+def test_an_endpoint_goes_to_the_service_that_stayed(keystone, run):
+    """Its maker took the other one back after we had seen it."""
+    taken_back, stays = nova_service(keystone), "ffff"
+
+    def settled(k):
+        del k.rows["services"][taken_back]
+        k.add("services", id=stays, name="nova", type="compute", enabled=True)
+
+    keystone.before["POST", "endpoints"] = settled
+    ret = run().state("endpoint_present", **PUBLIC, url=URL)
+    assert ret["result"] is True, ret["comment"]
+    assert keystone.one("endpoints")["service_id"] == stays
 
 
 def test_many_runs_at_once_leave_one_of_everything(keystone, run):
