@@ -27,6 +27,7 @@ MICROVERSION = "2.69"
 
 NOT_FOUND = 404
 CONFLICT = 409
+FAILED = 500
 #: Seconds for which what has been read is taken as true.
 READ_AGE = 60
 
@@ -380,6 +381,8 @@ def set_extra_specs(
     """
     Set extra specs of a flavor, and remove those whose value is None; the others stay.
 
+    Returns False when another set the same at the same moment.
+
     name : str
         The flavor's name.
     extra_specs : dict
@@ -392,11 +395,14 @@ def set_extra_specs(
     at = (region, auth, cloud)
     path = f"{_flavor_path(at, name)}/os-extra_specs"
     wanted = {key: _text(value) for key, value in extra_specs.items() if value is not None}
-    if wanted:
-        _write(at, "POST", path, {"extra_specs": wanted})
+
+    def made() -> bool:
+        return wanted.items() <= _required(at, "flavor", name)["extra_specs"].items()
+
+    done = not wanted or _unless_made(at, path, {"extra_specs": wanted}, made)
     for key in extra_specs.keys() - wanted.keys():
         _delete(at, f"{path}/{_quoted(key)}")
-    return True
+    return done
 
 
 def list_flavor_access(
@@ -529,7 +535,7 @@ def create_aggregate(
         salt ctl1 nova_compute.create_aggregate ssd
     """
     at = (region, auth, cloud)
-    body = {"aggregate": {"name": name, "availability_zone": availability_zone or None}}
+    body = {"aggregate": {"name": name, "availability_zone": availability_zone}}
     return _unless_made(at, "/os-aggregates", body, lambda: name in _aggregates(at))
 
 
@@ -546,7 +552,7 @@ def set_aggregate_metadata(
     name : str
         The aggregate's name.
     metadata : dict
-        Such as ``{ssd: 'true'}``; ``availability_zone`` is the zone.
+        Such as ``{ssd: 'true'}``; ``availability_zone`` is the zone, which can only be changed.
 
     CLI Example::
 
@@ -963,7 +969,8 @@ def _unless_made(at: tuple, path: str, body: dict, made: Callable[[], bool]) -> 
     try:
         _write(at, "POST", path, body)
     except CommandExecutionError as exc:
-        if exc.info != CONFLICT or not made():
+        # Of two at the same moment Nova answers one with 500.
+        if exc.info not in (CONFLICT, FAILED) or not made():
             raise
         return False
     return True

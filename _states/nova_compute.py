@@ -278,7 +278,8 @@ def aggregate_present(
     name : str
         Its name.
     availability_zone : str
-        The zone that its hosts form; '' takes it away. Nova refuses to move guests by it.
+        The zone that its hosts form. Nova lets no guests be moved by it, and no aggregate lose
+        it: delete that and make another.
     hosts : list
         Nova's names of compute hosts. One that Nova does not know yet is a failure, when all
         else is done.
@@ -300,7 +301,6 @@ def aggregate_present(
     """
     at = {"region": region, "auth": auth, "cloud": cloud}
     what = f"The aggregate {name}"
-    zone = availability_zone or None
     wanted_metadata = _texts(metadata)
     unknown: list[str] = []
 
@@ -312,14 +312,15 @@ def aggregate_present(
         found = _look(None, "get_aggregate", name=name, **at)
         due = []
         if found is None:
-            new = {"name": name, "availability_zone": zone}
+            new = {"name": name, "availability_zone": availability_zone}
             due.append((_diff({}, new), "create_aggregate", new))
             found = {**new, "hosts": [], "metadata": {}}
         changes = _drift("metadata", found["metadata"], wanted_metadata, purge)
         new = {key.partition(":")[2]: change["new"] for key, change in changes.items()}
-        if availability_zone is not None and found["availability_zone"] != zone:
-            new["availability_zone"] = zone
-            changes["availability_zone"] = {"old": found["availability_zone"], "new": zone}
+        zone = _diff(found, {"availability_zone": availability_zone})
+        if zone:
+            new["availability_zone"] = availability_zone
+            changes |= zone
         if changes:
             due.append((changes, "set_aggregate_metadata", {"name": name, "metadata": new}))
         return due + host_steps(found["hosts"])
@@ -478,6 +479,7 @@ def quotas_present(
     quotas: dict[str, int],
     domain: str = "Default",
     force: bool = False,
+    site_lock: dict | None = None,
     region: str | None = None,
     auth: dict | None = None,
     cloud: str | None = None,
@@ -491,6 +493,9 @@ def quotas_present(
         Such as ``{cores: 40, instances: 20, ram: 102400}``; ram in MiB, -1: as much as there is.
     force : bool
         Also below what the project uses now.
+    site_lock : dict
+        Arguments of nova_db.lock: Nova answers 500 to one of two that set a quota for the first
+        time at the same moment.
 
     .. code-block:: yaml
 
@@ -508,7 +513,7 @@ def quotas_present(
         arguments = {**who, "quotas": quotas, "force": force}
         return _quota_steps(found, quotas, "set_quotas", arguments)
 
-    return _settle(name, f"The quota of the project {name}", steps, at)
+    return _settle(name, f"The quota of the project {name}", steps, at, site_lock)
 
 
 def quotas_absent(
@@ -547,6 +552,7 @@ def quotas_absent(
 def default_quotas_present(
     name: str,
     quotas: dict[str, int],
+    site_lock: dict | None = None,
     region: str | None = None,
     auth: dict | None = None,
     cloud: str | None = None,
@@ -558,6 +564,9 @@ def default_quotas_present(
         A label, free to choose.
     quotas : dict
         As in :func:`quotas_present`.
+    site_lock : dict
+        Arguments of nova_db.lock: Nova answers 500 to one of two that set a quota for the first
+        time at the same moment.
 
     .. code-block:: yaml
 
@@ -572,7 +581,7 @@ def default_quotas_present(
         found = _look({}, "get_default_quotas", **at)
         return _quota_steps(found, quotas, "set_default_quotas", {"quotas": quotas})
 
-    return _settle(name, "The default quota", steps, at)
+    return _settle(name, "The default quota", steps, at, site_lock)
 
 
 # ---- steps --------------------------------------------------------------------------------------

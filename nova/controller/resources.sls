@@ -1,8 +1,7 @@
 # What the site offers: nova:flavors, nova:aggregates and nova:quotas, once the API answers. What
 # pillar does not name stays.
 {%- from "nova/map.jinja" import nova with context %}
-{%- set at = [{'region': nova.region}, {'auth': nova.auth}] %}
-{%- set once = [{'site_lock': nova.site_lock}] + at %}
+{%- set once = [{'site_lock': nova.site_lock}, {'region': nova.region}, {'auth': nova.auth}] %}
 {%- set ready = [{'require': [{'nova_verify': 'nova-controller-verify-compute'}]}] %}
 include:
   - nova.controller.verify
@@ -16,11 +15,11 @@ include:
 {%- if nova.quotas.default %}
 
 nova-controller-resources-quotas-default:
-  nova_compute.default_quotas_present: {{ ([{'quotas': nova.quotas.default}] + at + ready) | json }}
+  nova_compute.default_quotas_present: {{ ([{'quotas': nova.quotas.default}] + once + ready) | json }}
 {%- endif %}
 {%- for project, quotas in nova.quotas.projects.items() %}
 
 {{ ('nova-controller-resources-quotas-' ~ project) | json }}:
   nova_compute.quotas_present: {{ ([{'name': project, 'domain': nova.keystone.domain,
-                                    'quotas': quotas}] + at + ready) | json }}
+                                    'quotas': quotas}] + once + ready) | json }}
 {%- endfor %}
