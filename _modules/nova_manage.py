@@ -16,6 +16,7 @@ import os
 import re
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
@@ -629,13 +630,16 @@ def create_cell(
     found = find_cell(name, database_connection)
     if found:
         raise CommandExecutionError(f"There is a cell {name} already: {found['uuid']}.")
-    config, arguments = _urls(transport_url, database_connection)
-    if disabled:
-        arguments.append("--disabled")
+    if _secret(transport_url, database_connection):
+        uuid = str(uuid4())
+        row = {"name": name, "disabled": disabled}
+        _write_cell(uuid, {**row, **_both(transport_url, database_connection)}, new=True)
+        return uuid
     _, out = _manage(
-        *("cell_v2", "create_cell", "--verbose", f"--name={name}", *arguments),
+        *("cell_v2", "create_cell", "--verbose", f"--name={name}"),
+        *(["--disabled"] if disabled else []),
+        *_arguments(transport_url, database_connection),
         failures=CREATE_CELL,
-        config=config,
         timeout=timeout,
         held=held,
     )
@@ -656,7 +660,8 @@ def update_cell(
     scheduler that a cell is disabled, after a restart.
 
     nova-manage replaces an URL that is left out by nova.conf's, which for cell0 is the wrong one:
-    both are always passed, here the stored one by default.
+    both are always passed, here the stored one by default. URLs that hold secrets go to the row
+    itself: nova-manage has no other safe way for them.
 
     uuid : str
         The cell's.
@@ -681,14 +686,20 @@ def update_cell(
     row = _cell(uuid)
     transport_url = transport_url or row["transport_url"]
     database_connection = database_connection or row["database_connection"]
-    named = [f"--name={name}"] if name else []
-    config, arguments = _urls(transport_url, database_connection)
+    if _secret(transport_url, database_connection):
+        row = {
+            "name": name or row["name"],
+            "disabled": row["disabled"] if disabled is None else disabled,
+        }
+        _write_cell(uuid, {**row, **_both(transport_url, database_connection)})
+        return True
+    arguments = [f"--name={name}"] if name else []
     if disabled is not None and disabled != row["disabled"]:
         arguments.append("--disable" if disabled else "--enable")
     _manage(
-        *("cell_v2", "update_cell", f"--cell_uuid={uuid}", *named, *arguments),
+        *("cell_v2", "update_cell", f"--cell_uuid={uuid}", *arguments),
+        *_arguments(transport_url, database_connection),
         failures=UPDATE_CELL,
-        config=config,
         timeout=timeout,
         held=held,
     )
@@ -951,22 +962,45 @@ def _section(name: str, option: str, value: str) -> str:
     return f"[{name}]\n{option} = {value.replace('$', '$$')}\n"
 
 
-def _urls(transport_url: str, database_connection: str) -> tuple[str, list[str]]:
-    """
-    Text for a configuration file, of URLs with secrets, and arguments, of the others.
+def _both(transport_url: str, database_connection: str) -> dict[str, str]:
+    return {"transport_url": transport_url, "database_connection": database_connection}
 
-    nova-manage takes an URL that is no argument from its configuration.
+
+def _arguments(transport_url: str, database_connection: str) -> list[str]:
+    return [f"--transport-url={transport_url}", f"--database_connection={database_connection}"]
+
+
+def _secret(*urls: str) -> bool:
+    return any(__utils__["nova_url.holds_secret"](url) for url in urls)
+
+
+def _write_cell(uuid: str, row: dict[str, Any], new: bool = False) -> None:
     """
-    config, arguments = "", []
-    for section, option, argument, url in (
-        ("DEFAULT", "transport_url", "--transport-url", transport_url),
-        ("database", "connection", "--database_connection", database_connection),
-    ):
-        if __utils__["nova_url.holds_secret"](url):
-            config += _section(section, option, url)
-        else:
-            arguments.append(f"{argument}={url}")
-    return config, arguments
+    Write the row of a cell whose URLs hold secrets.
+
+    nova-manage takes an URL as an argument, which everybody sees, or from its configuration. From
+    that one it renders the templates of the other cells too, and refuses the URL as one of theirs.
+    """
+    columns = ", ".join(f"{column} = %s" for column in row)
+    statement = (
+        f"INSERT INTO cell_mappings SET {columns}, created_at = UTC_TIMESTAMP(), uuid = %s"
+        if new
+        else f"UPDATE cell_mappings SET {columns}, updated_at = UTC_TIMESTAMP() WHERE uuid = %s"
+    )
+    for url in (row["transport_url"], row["database_connection"]):
+        # An URL that nova could not read must not get there.
+        try:
+            __utils__["nova_url.check"](url)
+        except ValueError as exc:
+            raise _failure(
+                f"An URL of the cell {row['name']} cannot be used: {exc}.", FINDING
+            ) from None
+    __salt__["nova_database.query"](
+        statement,
+        [*row.values(), uuid],
+        connection=_config("api"),
+        secrets=[row["transport_url"], row["database_connection"]],
+    )
 
 
 def _sync(schemas: list[str], *args: str, held, **options) -> bool:

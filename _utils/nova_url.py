@@ -63,6 +63,12 @@ def shown(url: str) -> str:
     return mask(url) if holds_secret(url) else url
 
 
+def check(url: str) -> None:
+    """Raise ValueError unless an URL, or what a template makes of its own parts, can be read."""
+    if not is_template(url):
+        _meaning(url)
+
+
 def same(one: str, other: str) -> bool:
     """
     Whether two URLs of a cell mean the same.

@@ -228,26 +228,3 @@ def test_a_server_that_refuses(site, wrong, named):
     site.load()
     for function, args, kwargs in STATES[:4]:
         site.done(function, *args, site_lock=LOCK, **kwargs)
-
-
-def test_a_killed_job_leaves_no_file_with_a_secret(site):
-    before = set(Path("/tmp").iterdir()) | set(Path("/run").iterdir())
-    url = "mysql+pymysql://u:s3cr%2Fet@127.0.0.1:3306/other"
-    kwargs = {"database_connection": url, "site_lock": LOCK}
-    fork = multiprocessing.get_context("fork")
-    process = fork.Process(target=job, args=(site, "nova_cell.present", ["cell1"], kwargs))
-    process.start()
-    while not any(b"update_cell" in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")):
-        assert process.is_alive()
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    for path in (set(Path("/tmp").iterdir()) | set(Path("/run").iterdir())) - before:
-        assert b"s3cr" not in _read(path)
-    site.done("nova_cell.present", "cell1", site_lock=LOCK)
-
-
-def _read(path):
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""

@@ -233,24 +233,28 @@ def test_update_cell_always_passes_both_urls(nova):
     ]
 
 
-@pytest.mark.parametrize("url", [MAIN, "mysql+pymysql://nova:$sec%24@db:3306/nova"])
-def test_a_literal_url_goes_by_a_file_that_only_nova_reads(nova, url):
+def test_a_literal_url_goes_to_the_row_and_to_no_program(nova):
+    nova.query.return_value = [cell(disabled=1)]
+    program(nova, f"touch {nova.path}/called")
+    nova.call("update_cell", UUID, name="new", database_connection=MAIN)
+    (statement, values), more = nova.query.call_args
+    assert statement.startswith("UPDATE cell_mappings SET name = %s, disabled = %s, ")
+    assert values == ["new", True, TEMPLATE, MAIN, UUID]
+    assert MAIN in more["secrets"]
+    nova.query.return_value = []
+    uuid = nova.call("create_cell", "far", database_connection=MAIN.replace("/nova?", "/far?"))
+    (statement, values), more = nova.query.call_args
+    assert statement.startswith("INSERT INTO cell_mappings SET ")
+    assert values[-1] == uuid != UUID
+    assert not (nova.path / "called").exists()
+
+
+def test_a_literal_url_that_nova_could_not_read_is_refused_without_it(nova):
     nova.query.return_value = [cell()]
-    program(
-        nova,
-        f'printf "%s\\n" "$@" > {nova.path}/args; f=${{2#--config-file=}}; '
-        f"cp $f {nova.path}/seen; stat -Lc %a:%u $f > {nova.path}/mode; "
-        f"readlink $f > {nova.path}/file",
-    )
-    nova.call("update_cell", UUID, database_connection=url)
-    args = (nova.path / "args").read_text()
-    assert "nova:" not in args
-    assert args.splitlines()[0] == f"--config-file={nova.path}/nova.conf"
-    option = nova.utils["nova_conf.option"](str(nova.path / "seen"), "database", "connection")
-    assert option == url
-    assert (nova.path / "mode").read_text() == f"640:{os.geteuid()}\n"
-    # In memory only: there is nothing to remove, also after a kill.
-    assert (nova.path / "file").read_text().startswith("/memfd:")
+    with pytest.raises(CommandExecutionError, match="must be percent-encoded") as caught:
+        nova.call("update_cell", UUID, database_connection="mysql+pymysql://u:a@s3/cret@db/nova")
+    assert "cret@" not in str(caught.value)
+    assert nova.query.call_count == 1
 
 
 def test_map_cell0_never_leaves_the_url_to_nova_manage(nova):
@@ -548,8 +552,15 @@ def test_a_sync_that_fails_otherwise_drops_nothing(cut_off):
 
 def test_another_cell_s_database_is_synced_by_an_url_in_memory(nova):
     nova.query.return_value = [cell(database=TEMPLATE.replace("{path}", "nova_cell2"))]
-    program(nova, f'f=${{2#--config-file=}}; cp $f {nova.path}/seen; echo "$@" > {nova.path}/args')
+    program(
+        nova,
+        f'f=${{2#--config-file=}}; cp $f {nova.path}/seen; echo "$@" > {nova.path}/args; '
+        f"stat -Lc %a:%u $f > {nova.path}/mode; readlink $f > {nova.path}/file",
+    )
     nova.call("db_sync", cell=UUID)
+    assert (nova.path / "mode").read_text() == f"640:{os.geteuid()}\n"
+    # In memory only: there is nothing to remove, also after a kill.
+    assert (nova.path / "file").read_text().startswith("/memfd:")
     option = nova.utils["nova_conf.option"](str(nova.path / "seen"), "database", "connection")
     assert option == MAIN.replace("/nova?", "/nova_cell2?")
     assert (nova.path / "args").read_text().endswith("db sync --local_cell\n")
