@@ -686,7 +686,8 @@ def _arguments(
 
 
 def _find(client: _Client, kind: str, key: dict) -> list[dict[str, Any]]:
-    if kind in ("service", "endpoint"):
+    # Where a part of the key is left out, several are no duplicates that might go.
+    if kind in ("service", "endpoint") and all(key.get(part) for part in _KINDS[kind].key):
         return _patiently(client, lambda: _same(client, kind, key))
     return _same(client, kind, key)
 
@@ -766,7 +767,7 @@ def _listed(client: _Client, kind: str, **query) -> dict[str, dict[str, Any]]:
 
 def _one(client: _Client, kind: str, found: list[dict]) -> dict[str, Any] | None:
     if len(found) > 1:
-        known = ", ".join(sorted(f"{row['id']} {row.get('url', '')}".rstrip() for row in found))
+        known = ", ".join(sorted(f"{row['id']} {row.get('url') or row['name']}" for row in found))
         names = " ".join(str(found[0][name]) for name in _KINDS[kind].key)
         raise CommandExecutionError(
             f"Keystone at {client.url} has {len(found)} {kind}s {names} ({known}): delete all but "

@@ -1265,6 +1265,15 @@ def test_what_is_found_has_its_key_and_what_it_has_besides(keystone, run):
     assert minion.call("get", "user", name="admin", domain="None") is None
 
 
+def test_the_endpoints_of_a_region_are_no_duplicates_to_wait_for(keystone, run, monkeypatch):
+    service = nova_service(keystone)
+    for interface in ("public", "internal"):
+        endpoint(keystone, service, interface=interface)
+    minion = run()
+    monkeypatch.setattr(time, "sleep", None)
+    assert len(minion.call("find", "endpoint", region="R1")) == 2
+
+
 @pytest.mark.parametrize("collection", ["services", "endpoints"])
 def test_where_only_the_type_is_asked_for_two_of_the_type_are_reported(keystone, run, collection):
     ids = [nova_service(keystone), keystone.add("services", name="old", type="compute")]
