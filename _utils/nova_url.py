@@ -108,7 +108,10 @@ def _pairs(query: str) -> list[str]:
 
 def _split(url: str) -> SplitResult:
     """urlsplit, which takes parts of a password that is not encoded for a host or a path."""
-    parts = urlsplit(url)
+    scheme, mark, rest = url.partition("://")
+    hosts = re.split("[/?#]", rest, maxsplit=1)[0]
+    # Patched Pythons refuse a list of hosts of which only some are IPv6 addresses.
+    parts = urlsplit(scheme + mark + rest[len(hosts) :])._replace(netloc=hosts)
     if "@" in parts.path + parts.query + parts.fragment or any(
         netloc.count("@") > 1 for netloc in parts.netloc.split(",")
     ):
