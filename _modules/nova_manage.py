@@ -15,7 +15,6 @@ import logging
 import os
 import re
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -861,7 +860,7 @@ def _query(statement: str, connection: dict, values: list | None = None) -> list
 def _url(section: str, option: str = "connection", path: str | None = None) -> str:
     path = path or NOVA_CONF
     url = __utils__["nova_conf.option"](path, section, option)
-    if not url or not urlsplit(url).netloc:
+    if not re.search("://[^/?#]", url or ""):
         raise CommandExecutionError(
             f"{path} has no URL in [{section}] {option}: apply nova.controller.config first."
         )
