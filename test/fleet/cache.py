@@ -55,8 +55,10 @@ def _digest(*made_from: object) -> str:
             data = part.name.encode()  # another piece: its name says what it is made from
         elif isinstance(part, Path):
             files = sorted(part.rglob("*")) if part.is_dir() else [part]
+            # Of a file's mode git keeps one bit; the others are the umask of whoever cloned.
             data = b"\0".join(
-                f"{file.relative_to(part)} {file.stat().st_mode}\0".encode() + file.read_bytes()
+                f"{file.relative_to(part)} {file.stat().st_mode & 0o100}\0".encode()
+                + file.read_bytes()
                 for file in files if file.is_file())
         elif callable(part):
             data = inspect.getsource(part).encode()
