@@ -10,6 +10,16 @@ nova-pillar:
     - failhard: True
 
 {%- elif nova.roles %}
+{%- if nova.warnings %}
+nova-pillar-warnings:
+  test.configurable_test_state:
+    - name: The pillar has names that are about to go, or that this release does not read.
+    - changes: False
+    - result: True
+    - comment: The pillar is taken as it is meant; see the warnings.
+    - warnings: {{ nova.warnings | json }}
+
+{% endif %}
 include:
 {%- for role in nova.roles %}
   - nova.{{ role }}

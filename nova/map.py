@@ -8,7 +8,9 @@ pillar at once, and be read and tested as code.
 """
 
 import fnmatch
+import functools
 import ipaddress
+import json
 from urllib.parse import quote
 
 from salt.utils import dictupdate, files, yaml
@@ -39,13 +41,13 @@ def run():
     if faults:
         return {"roles": [], "faults": faults}
     nova = _merged(pillar)
-    nova["roles"] = _roles(pillar, __grains__["id"])
+    nova.update(roles=_roles(pillar, __grains__["id"]), faults=[], warnings=[])
     if nova["roles"]:
         nova["faults"] = _faults_of_sense(nova, pillar)
+        if nova["release"]["number"] is not None:
+            _use_names_of_release(nova)
         if not nova["faults"]:
             _derive(nova, pillar)
-    else:
-        nova["faults"] = []
     return nova
 
 
@@ -67,6 +69,13 @@ def _load(name):
         return {}
     with files.fopen(path) as stream:
         return yaml.safe_load(stream) or {}
+
+
+@functools.cache
+def _names():
+    """The lives of options, by program; test/options/extract writes them."""
+    with files.fopen(__salt__["cp.cache_file"]("salt://nova/parameters/names.json")) as stream:
+        return json.load(stream)
 
 
 # ---- checks ------------------------------------------------------------------------------------
@@ -154,49 +163,113 @@ def _faults_of_sense(nova, pillar):
             )
         if "port" not in data and set(data.get("urls", {})) != {"public", "internal", "admin"}:
             faults.append(f"nova:identity:services:{service} needs a port or its three urls.")
-    return sorted(faults) + _faults_of_options(pillar.get("config", {}), release["number"])
+    return sorted(faults) + _faults_of_filters(pillar.get("config", {}), release["number"])
 
 
-def _faults_of_options(config, number):
-    if number is None:
-        return []
-    removed = _load("removed")
-    faults = []
-    for section, option, until, instead in removed["options"]:
-        if number >= until and (config.get(section) or {}).get(option) is not None:
-            faults.append(
-                f"nova:config:{section}:{option} is not read from release {until} on: "
-                f"use {instead}."
-            )
+def _faults_of_filters(config, number):
     filters = (config.get("filter_scheduler") or {}).get("enabled_filters") or []
     if isinstance(filters, str):
         filters = [name.strip() for name in filters.split(",")]
-    for name in filters:
-        gone = removed["filters"].get(name)
-        if gone and number >= gone:
-            faults.append(
-                f"nova:config:filter_scheduler:enabled_filters: {name} is gone from release "
-                f"{gone} on; the scheduler would not start: remove it."
-            )
-    return faults
+    gone = {} if number is None else _load("removed")["filters"]
+    return [
+        f"nova:config:filter_scheduler:enabled_filters: {name} is gone from release "
+        f"{gone[name]} on; the scheduler would not start: remove it."
+        for name in filters
+        if name in gone and number >= gone[name]
+    ]
+
+
+# ---- names of options --------------------------------------------------------------------------
+
+
+def _use_names_of_release(nova):
+    """The pillar's options under the names that the release reads; with faults and warnings."""
+    for program, key in (("nova", "config"), ("placement", "placement_config")):
+        nova[key], remarks = _renamed(nova.get(key, {}), _names()[program], nova["release"])
+        for kind, option, sentence in remarks:
+            nova[kind].append(f"nova:{key}:{option} {sentence}")
+
+
+def _renamed(table, names, release):
+    """
+    A table of options under the names that a release reads, without those that it does not read.
+
+    Returns ``({section: {option: value}}, [(kind, "section:option", sentence), …])``, where the
+    kind is ``faults`` or ``warnings``.
+    """
+    renamed, remarks = {}, []
+    for section, options in table.items():
+        for option, value in (options or {}).items():
+            there, kind, sentence = _name_in(release, f"{section}.{option}", names)
+            if sentence and value is not None:
+                remarks.append((kind, f"{section}:{option}", sentence))
+            if there:
+                place, _, name = there.rpartition(".")
+                # Where the old and the new name are given, the new one holds.
+                if (place, name) == (section, option) or name not in renamed.get(place, {}):
+                    renamed.setdefault(place, {})[name] = value
+    return renamed, remarks
+
+
+def _name_in(release, name, names):
+    """What a release calls an option, if it has it; the kind of a remark, and the remark."""
+    number, known = release["number"], names.get(name, {})
+
+    def has(option):
+        life = names.get(option, {})
+        within = life.get("since", number) <= number <= life.get("until", number)
+        return within and number not in life.get("without", [])
+
+    newer = [new for new in known.get("now", {}) if has(new)]
+    taken = [new for new in newer if number <= known["now"][new]]
+    words = " or ".join("[{0}] {2}".format(*new.rpartition(".")) for new in newer)
+    deprecated = known.get("deprecated", number + 1) <= number
+    if has(name):
+        # As an option of its own it may mean more than as the old name of another section's.
+        section = name.rpartition(".")[0]
+        taken = [new for new in taken if deprecated or new.rpartition(".")[0] == section]
+        if taken:
+            return taken[0], "warnings", f"is an old name: say {words}."
+        if deprecated:
+            instead = f"use {words}" if words else known.get("instead", "nothing replaces it")
+            return name, "warnings", f"is deprecated in {release['name']}: {instead}."
+        return name, "", ""
+    if taken:
+        there = taken[0] if len(taken) == 1 else name
+        return there, "warnings", f"is an old name: say {words}."
+    if number < known.get("until", number + 1):
+        older = [old for old, life in names.items() if name in life.get("now", {}) and has(old)]
+        if older:
+            return older[0], "", ""
+        return None, "warnings", f"is not read by {release['name']} yet: left out."
+    instead = f"use {words}" if words else known.get("instead", "remove it")
+    return None, "faults", f"is not read by {release['name']} any more: {instead}."
 
 
 # ---- merging -----------------------------------------------------------------------------------
 
 
 def _merged(pillar):
-    system = dict(_load(f"os_family/{__grains__['os_family']}"))
-    releases = _load("releases")
-    shipped = system.pop("release", {}).get(str(__grains__.get("osmajorrelease")))
+    system = dictupdate.merge_recurse(
+        _load(f"os_family/{__grains__['os_family']}"), _load(f"os/{__grains__.get('os')}")
+    )
+    releases, shipped = _load("releases"), system.pop("release", {})
+    name = str(
+        pillar.get("release")
+        or shipped.get(__grains__.get("osrelease"))
+        or shipped.get(str(__grains__.get("osmajorrelease")))
+        or ""
+    )
+    number = releases.get(name)
+    first, last = system.pop("from", {}), system.pop("until", {})
+    layers = [layer for since, layer in sorted(first.items()) if number and number >= since]
+    layers += [layer for until, layer in sorted(last.items()) if number and number <= until]
     nova = dictupdate.merge_recurse(_load("defaults"), {"packages": {}, "units": {}})
-    nova = dictupdate.merge_recurse(nova, system)
-    nova = dictupdate.merge_recurse(nova, pillar)
-    nova = dictupdate.merge_recurse(nova, pillar.get("lookup", {}))
+    for layer in (system, *layers, pillar, pillar.get("lookup", {})):
+        nova = dictupdate.merge_recurse(nova, layer)
     # Pillar values stay where pillar has them: only their names travel (nova:passwords:…).
     nova.pop("passwords", None)
-    name = str(pillar.get("release") or shipped or "")
-    nova["release"] = {"name": name, "number": releases.get(name)}
-    return nova
+    return {**_without_nulls(nova), "release": {"name": name, "number": number}}
 
 
 def _roles(pillar, minion_id):
@@ -215,7 +288,10 @@ def _derive(nova, pillar):
     controllers = nova["topology"].get("controller", {})
     nova["my_ip"] = _my_ip(nova)
     nova["my_netloc"] = _bracketed(nova["my_ip"]) if nova["my_ip"] else None
-    nova["unit_list"] = sorted([*nova["units"].values(), *nova.get("unwanted_units", [])])
+    nova["unit_list"] = sorted({*nova["units"].values(), *nova.get("unwanted_units", [])})
+    for daemon, wsgi in nova["wsgi"].items():
+        # From some release on the application is a module; the script goes two releases later.
+        wsgi["modular"] = nova["release"]["number"] >= wsgi["module_from"]
     nova["host"] = __grains__.get("nodename", __grains__["id"])
     both = {"controller", "compute"}.issubset(nova["roles"])
     nova["topology"].setdefault("expected_computes", [nova["host"]] if both else [])
@@ -345,27 +421,35 @@ def _config(nova, passwords):
     oslo.config wants them.
     """
     passwords = {name: _resolved(str(value)) for name, value in passwords.items()}
-    tables, facts = _load("config"), _facts(nova, passwords)
-    multi = set(_load("removed")["multi_valued"])
+    tables, facts, release = _load("config"), _facts(nova, passwords), nova["release"]
     roles = [role for role in ("controller", "compute") if role in nova["roles"]]
-    layers = [tables["common"], *(tables[role] for role in roles)]
     merged = {}
-    for layer in layers:
-        merged = dictupdate.merge_recurse(merged, _for_release(layer, nova["release"]["number"]))
-    placement = _for_release(tables["placement"], nova["release"]["number"])
+    for layer in (tables["common"], *(tables[role] for role in roles)):
+        merged = dictupdate.merge_recurse(merged, layer)
     return {
-        "nova": _filled(merged, nova.get("config", {}), facts, multi),
-        "placement": _filled(placement, nova.get("placement_config", {}), facts, multi),
+        program: _filled(
+            _renamed(_for_release(table, release["number"]), _names()[program], release)[0],
+            overrides,
+            facts,
+            _names()["multi_valued"][program],
+        )
+        for program, table, overrides in (
+            ("nova", merged, nova["config"]),
+            ("placement", tables["placement"], nova["placement_config"]),
+        )
     }
 
 
 def _for_release(table, number):
+    """The table less what is meant for other releases: ``{value: …, since: …, until: …}``."""
     chosen = {}
     for section, options in table.items():
-        for option, entry in options.items():
-            value = entry if isinstance(entry, dict) else {"value": entry}
-            if value.get("since", 0) <= number <= value.get("until", number):
-                chosen.setdefault(section, {})[option] = value["value"]
+        for option, value in options.items():
+            if isinstance(value, dict):
+                if not value.get("since", 0) <= number <= value.get("until", number):
+                    continue
+                value = value["value"]
+            chosen.setdefault(section, {})[option] = value
     return chosen
 
 
@@ -386,6 +470,7 @@ def _facts(nova, passwords):
         memcached_servers=keystone["memcached_servers"],
         enabled_apis=["osapi_compute"] + ["metadata"] * nova["metadata"]["enabled"],
         metadata_enabled=nova["metadata"]["enabled"],
+        quorum_queues=messaging["quorum_queues"] or None,
         novnc_url=f"{nova['urls']['novnc']}/vnc_lite.html",
         transport_url="rabbit://"
         + ",".join(

@@ -4,8 +4,9 @@
 {%- set clean = nova.clean %}
 include:
   - nova.sync
-{%- for daemon in ('api', 'metadata', 'novncproxy', 'scheduler', 'conductor', 'placement')
-      if daemon in nova.units %}
+{%- set uwsgi, apache = nova.get('uwsgi', {}), nova.get('apache', {}) %}
+{%- for daemon in ('api', 'metadata', 'novncproxy', 'consoleauth', 'scheduler', 'conductor',
+                   'placement') if daemon in nova.units and daemon not in apache %}
 
 nova-controller-clean-{{ daemon }}:
   nova_unit.dead:
@@ -62,8 +63,23 @@ nova-controller-clean-packages:
 
 nova-controller-clean-config:
   file.absent:
-    - names: {{ (nova.files.values() | list
-                 + (['/etc/systemd/system/' ~ nova.units.api ~ '.service.d/nova-formula.conf',
-                     '/etc/systemd/system/' ~ nova.units.metadata ~ '.service.d/nova-formula.conf',
-                     '/etc/systemd/system/' ~ nova.units.placement ~ '.service.d/nova-formula.conf']
-                    if nova.uwsgi is defined else [])) | json }}
+    - names:
+{%- for path in nova.files.values() %}
+      - {{ path }}
+{%- endfor %}
+{%- for daemon in ('api', 'metadata', 'placement') if daemon in uwsgi %}
+      - /etc/systemd/system/{{ nova.units[daemon] }}.service.d/nova-formula.conf
+{%- endfor %}
+{%- for site in apache.values() %}
+      - {{ site.conf }}
+{%- endfor %}
+{%- if apache %}
+
+# Other services may live under the same Apache: it only forgets ours.
+nova-controller-clean-apache:
+  service.running:
+    - name: {{ nova.units.placement }}
+    - reload: True
+    - watch:
+      - file: nova-controller-clean-config
+{%- endif %}

@@ -1,14 +1,12 @@
-# nova.conf, the API's uwsgi and its address, and what the console proxy reads.
+# nova.conf, the API's web server and its address, and what the console proxy reads.
 {%- from "nova/map.jinja" import nova with context %}
-{%- from "nova/files/uwsgi.jinja" import uwsgi %}
+{%- from "nova/files/server.jinja" import server %}
 include:
   - nova.controller.package
   - nova.config
-{%- if nova.uwsgi is defined %}
-{{ uwsgi(nova, 'controller-config', 'api', nova.users.nova, nova.ports.api) }}
+{{ server(nova, 'controller-config', 'api', nova.users.nova, nova.ports.api) }}
 {%- if nova.metadata.enabled %}
-{{ uwsgi(nova, 'controller-config', 'metadata', nova.users.nova, nova.ports.metadata) }}
-{%- endif %}
+{{ server(nova, 'controller-config', 'metadata', nova.users.nova, nova.ports.metadata) }}
 {%- endif %}
 {%- for path, text in nova.get('console_files', {}).items() %}
 

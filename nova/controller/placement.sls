@@ -1,6 +1,6 @@
 # Placement: its configuration, its schema, its web server and its unit.
 {%- from "nova/map.jinja" import nova with context %}
-{%- from "nova/files/uwsgi.jinja" import uwsgi %}
+{%- from "nova/files/server.jinja" import server %}
 include:
   - nova.controller.package
   - nova.controller.database
@@ -18,24 +18,7 @@ nova-controller-placement-conf:
         pillar_key: placement_config
     - require:
       - sls: nova.controller.package
-{%- if nova.uwsgi is defined %}
-{{ uwsgi(nova, 'controller-placement', 'placement', nova.users.placement, nova.ports.placement) }}
-{%- endif %}
-{%- if nova.placement_rule is defined %}
-
-nova-controller-placement-rule:
-  file.blockreplace:
-    - name: {{ nova.placement_rule.file }}
-    - marker_start: '# nova formula: begin'
-    - marker_end: '# nova formula: end'
-    - append_if_not_found: True
-    - content: |
-        <Directory /usr/bin>
-          Require all granted
-        </Directory>
-    - require:
-      - sls: nova.controller.package
-{%- endif %}
+{{ server(nova, 'controller-placement', 'placement', nova.users.placement, nova.ports.placement) }}
 
 nova-controller-placement-schema:
   nova_schema.placement_db_synced:
@@ -58,10 +41,7 @@ nova-controller-placement-running:
     - timeout: {{ nova.timeouts.service }}
     - require:
       - nova_schema: nova-controller-placement-schema
-{%- if nova.uwsgi is defined %}
-      - file: nova-controller-placement-placement-uwsgi
-      - file: nova-controller-placement-placement-address
-{%- endif %}
+      - file: nova-controller-placement-placement-server
 
 # Nova's daemons give up at their start where Placement does not answer at the VIP yet.
 nova-controller-placement-answers:

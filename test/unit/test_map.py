@@ -24,7 +24,8 @@ def example(minion_id):
     return yaml.safe_load(text.render(opts={"id": minion_id}))["nova"]
 
 
-def run_map(pillar, minion_id="ctl1", **grains):
+def map_module(pillar, minion_id="ctl1", **grains):
+    """nova/map.py with the names that Salt's renderer gives it."""
     spec = importlib.util.spec_from_file_location("nova_map", ROOT / "nova" / "map.py")
     module = importlib.util.module_from_spec(spec)
     module.__pillar__ = {"nova": pillar}
@@ -36,7 +37,11 @@ def run_map(pillar, minion_id="ctl1", **grains):
         "sdb.get": lambda uri: f"value of {uri}",
     }
     spec.loader.exec_module(module)
-    return module.run()
+    return module
+
+
+def run_map(pillar, minion_id="ctl1", **grains):
+    return map_module(pillar, minion_id, **grains).run()
 
 
 def changed(minion_id="ctl1", **changes):
@@ -202,7 +207,7 @@ BAD = {
     ),
     "a removed option": (
         dict(config={"placement": {"os_region_name": "R"}}),
-        "nova:config:placement:os_region_name is not read from release 18 on: "
+        "nova:config:placement:os_region_name is not read by zed any more: "
         "use [placement] region_name.",
     ),
     "an option of two lines": (

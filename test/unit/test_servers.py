@@ -1,0 +1,115 @@
+"""The web servers of the APIs: by distribution and release, each on its own address."""
+
+import jinja2
+import pytest
+from conftest import ROOT, load
+from test_map import changed
+
+# Family, name, release, and the OpenStack release where the system has no default.
+SYSTEMS = {
+    "Debian 12": ("Debian", "Debian", "12", ...),
+    "Debian 13": ("Debian", "Debian", "13", ...),
+    "Ubuntu 24.04": ("Debian", "Ubuntu", "24.04", ...),
+    "Ubuntu 26.04": ("Debian", "Ubuntu", "26.04", ...),
+    "CentOS 7": ("RedHat", "CentOS", "7", ...),
+    "Rocky 9": ("RedHat", "Rocky", "9", ...),
+    "CentOS 10": ("RedHat", "CentOS Stream", "10", "2026.1"),
+}
+UWSGI = {
+    "api": "/etc/nova/nova-api-uwsgi.ini",
+    "metadata": "/etc/nova/nova-api-metadata-uwsgi.ini",
+    "placement": "/etc/placement/placement-api-uwsgi.ini",
+}
+UBUNTU = "/etc/apache2/sites-enabled/"
+CENTOS = "/etc/httpd/conf.d/00-"
+SERVED = {  # system: {daemon: (unit, its web server's file, what that runs)}
+    "Debian 12": {
+        "api": ("nova-api", UWSGI["api"], "wsgi-file = /usr/bin/nova-api-wsgi"),
+        "metadata": ("nova-api-metadata", UWSGI["metadata"], "wsgi-file = /usr/bin/nova-metadata-"),
+        "placement": ("placement-api", UWSGI["placement"], "wsgi-file = /usr/bin/placement-api"),
+    },
+    "Debian 13": {
+        "api": ("nova-api", UWSGI["api"], "module = nova.wsgi.osapi_compute:application"),
+        "metadata": ("nova-api-metadata", UWSGI["metadata"], "module = nova.wsgi.metadata:app"),
+        "placement": ("placement-api", UWSGI["placement"], "module = placement.wsgi.api:app"),
+    },
+    "Ubuntu 24.04": {
+        "api": ("nova-api", None, None),
+        "placement": ("apache2", f"{UBUNTU}placement-api.conf", "/ /usr/bin/placement-api\n"),
+    },
+    "Ubuntu 26.04": {
+        "api": ("apache2", f"{UBUNTU}nova-api.conf", "/ /usr/local/lib/nova-formula/api.wsgi"),
+        "metadata": ("apache2", f"{UBUNTU}nova-api-metadata.conf", "nova-formula/metadata.wsgi"),
+        "placement": ("apache2", f"{UBUNTU}placement-api.conf", "nova-formula/placement.wsgi"),
+    },
+    "CentOS 7": {
+        "api": ("openstack-nova-api", None, None),
+        "consoleauth": ("openstack-nova-consoleauth", None, None),
+        "placement": ("httpd", f"{CENTOS}placement-api.conf", "/ /usr/bin/placement-api\n"),
+    },
+    "Rocky 9": {
+        "api": ("openstack-nova-api", None, None),
+        "placement": ("httpd", f"{CENTOS}placement-api.conf", "nova-formula/placement.wsgi"),
+    },
+    "CentOS 10": {
+        "api": ("httpd", f"{CENTOS}nova-api.conf", "nova-formula/api.wsgi"),
+        "metadata": ("httpd", f"{CENTOS}nova-api-metadata.conf", "nova-formula/metadata.wsgi"),
+        "placement": ("httpd", f"{CENTOS}placement-api.conf", "nova-formula/placement.wsgi"),
+    },
+}
+PORTS = {"api": 8774, "metadata": 8775, "placement": 8778}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_an_api_is_served_as_its_system_does_it(opts, system):
+    states = controller(opts, system)
+    daemons = {
+        id_.rpartition("-")[2] if "service" in id_ else "placement": chunk["name"]
+        for id_, chunk in states.items()
+        if (chunk["state"], chunk["fun"]) == ("nova_unit", "running")
+    }
+    served = SERVED[system]
+    for name in ("conductor", "scheduler", "novncproxy"):
+        assert daemons.pop(name).endswith(f"nova-{name}")
+    assert daemons == {name: unit for name, (unit, _, _) in served.items()}
+    files = {c["name"]: c for c in states.values() if (c["state"], c["fun"]) == ("file", "managed")}
+    for name, (unit, path, runs) in served.items():
+        if path is None:
+            continue
+        text = rendered(files[path])
+        assert runs in text
+        assert "processes = 4" in text or "processes=4 threads=3 " in text
+        if unit.startswith(("nova", "placement")):
+            address = files[f"/etc/systemd/system/{unit}.service.d/nova-formula.conf"]
+            assert "threads = 3\n" in text
+            assert f"--http-socket 10.20.0.60:{PORTS[name]} --ini {path}" in rendered(address)
+        else:
+            assert f"Listen 10.20.0.60:{PORTS[name]}\n" in text
+            if "nova-formula" in runs:
+                script = files[f"/usr/local/lib/nova-formula/{name}.wsgi"]["contents"]
+                assert "import application" in script
+    no_more = {path for path in files if path.endswith((".ini", "-api.conf", "metadata.conf"))}
+    assert no_more == {path for _, path, _ in served.values() if path}
+
+
+def controller(opts, system):
+    """All states of a controller of a system, by id."""
+    family, name, version, release = SYSTEMS[system]
+    opts["grains"].update(
+        os_family=family,
+        os=name,
+        osrelease=version,
+        osmajorrelease=int(version.split(".")[0]),
+        num_cpus=4,
+    )
+    opts["pillar"] = {"nova": changed(release=release, threads=3)}
+    _, modules, _ = load(opts)
+    chunks = modules["state.show_low_sls"]("nova.controller.service")
+    assert isinstance(chunks[0], dict), chunks
+    return {chunk["__id__"]: chunk for chunk in chunks}
+
+
+def rendered(state):
+    """The text of a managed file."""
+    template = (ROOT / state["source"].removeprefix("salt://")).read_text()
+    return jinja2.Template(template, undefined=jinja2.StrictUndefined).render(state["context"])
