@@ -289,7 +289,7 @@ def _derive(nova, pillar):
     nova["my_ip"] = _my_ip(nova)
     nova["my_netloc"] = _bracketed(nova["my_ip"]) if nova["my_ip"] else None
     nova["unit_list"] = sorted({*nova["units"].values(), *nova.get("unwanted_units", [])})
-    for daemon, wsgi in nova["wsgi"].items():
+    for wsgi in nova["wsgi"].values():
         # From some release on the application is a module; the script goes two releases later.
         wsgi["modular"] = nova["release"]["number"] >= wsgi["module_from"]
     nova["host"] = __grains__.get("nodename", __grains__["id"])

@@ -23,10 +23,6 @@ NEEDED = {
     "/usr/bin/qemu-img": "qemu-utils",
     "/usr/lib/python3/dist-packages/yaml": "python3-yaml",
     "/usr/lib/python3/dist-packages/jinja2": "python3-jinja2",
-    "/usr/share/doc/python3-venv": "python3-venv",
-    # One of Salt's libraries comes as source only.
-    "/usr/bin/gcc": "gcc",
-    "/usr/share/doc/python3-dev": "python3-dev",
 }
 MEMORY_GIB = 8
 DISK_GIB = 10
