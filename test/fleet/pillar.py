@@ -88,8 +88,12 @@ def _controllers() -> list[str]:
 
 
 def _own(os_name: str) -> dict[str, Any]:
-    """Return what a system has over the example, which names the release of FOUND."""
-    return {} if os_name == inventory.FOUND else {"release": None}
+    """Return what a system has over the example, which names the release of FOUND.
+
+    The formula knows what a released Debian ships; testing and unstable look the same to it.
+    """
+    unreleased = {"forky": "2026.1", "sid": "2026.2"}
+    return {} if os_name == inventory.FOUND else {"release": unreleased.get(os_name)}
 
 
 def _sls(values: dict[str, Any]) -> str:
