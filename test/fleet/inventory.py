@@ -8,7 +8,8 @@ from dataclasses import dataclass
 # hosts unless another system is asked for.
 SYSTEMS = ("bullseye", "bookworm", "trixie", "forky", "sid")
 FOUND = "bookworm"
-UNRELEASED = ("forky", "sid")
+# Those of one suite alone: not released yet, or with security updates that mirrors drop.
+LONE = ("bullseye", "forky", "sid")
 DOMAIN = "example.org"
 PREFIX = 24
 GATEWAY = "10.20.0.1"  # the bridge itself: it leads nowhere

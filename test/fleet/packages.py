@@ -68,12 +68,12 @@ def change(os_name: str, tree: Path, *command: str) -> None:
 
 
 def source(os_name: str, package: str, target: Path) -> None:
-    """Put the files of a source package into a directory."""
+    """Put the upstream source of a package into a directory."""
     apt = _private_apt(os_name, target / "apt", Path("/dev/null"))
     listed = target / "apt/sources.list"
     listed.write_text(re.sub("^deb ", "deb-src ", listed.read_text(), flags=re.M))
     shell.run(*apt, "update")
-    shell.run(*apt, "--download-only", "source", package, cwd=target)
+    shell.run(*apt, "--download-only", "--tar-only", "source", package, cwd=target)
 
 
 def unpack(os_name: str, packages: Sequence[str], work: Path) -> Path:
@@ -114,11 +114,11 @@ def _sources(os_name: str) -> str:
     """Return the machine's own Debian sources as one-line entries, for os_name.
 
     Mirrors and their options are kept; anything that is not the distribution's archive is not.
-    Of what is no release yet there is one suite alone.
+    A release has suites of updates beside its own.
     """
     own = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.M)[1]
     suites = {own}
-    if os_name not in inventory.UNRELEASED:
+    if os_name not in inventory.LONE:
         suites |= {f"{own}-updates", f"{own}-security"}
     lines = []
     directory = Path("/etc/apt/sources.list.d")

@@ -66,7 +66,8 @@ def system(os_name: str) -> Path:
             (tree / name).unlink(missing_ok=True)
 
     return cache.piece(f"system-{os_name}", build, os_name, SYSTEM_PACKAGES, packages.change,
-                       *((compile_python, PYTHON_PACKAGES) if os_name in OLD_PYTHON else ()))
+                       *((compile_python, packages.source, PYTHON_PACKAGES)
+                         if os_name in OLD_PYTHON else ()))
 
 
 def compile_python(os_name: str, tree: Path) -> None:
