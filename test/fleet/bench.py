@@ -26,7 +26,7 @@ CELLS = (1, 10, 50)
 
 def run(name: str, parts: list[str], puppet_runs: int) -> dict[str, Any]:
     """Measure the parts; return the figures."""
-    lab.up(name, (), "bookworm", trees.SALT)
+    lab.up(name, (), inventory.FOUND, trees.SALT)
     site = lab.Lab(name)
     found: dict[str, Any] = {"salt": trees.SALT}
     try:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from . import cache, hosts, inventory, lab, machine, network, shell, trees
 
-OS = "bookworm"
 BROWSER = {
     "/usr/bin/chromium": "chromium",
     "/usr/bin/chromedriver": "chromium-driver",
@@ -19,10 +18,10 @@ BROWSER = {
 SAYS = "nova-formula guest is up"
 
 
-def show(name: str, picture: Path | None) -> int:
+def show(name: str, os_name: str, picture: Path | None) -> int:
     """Go all the way; return an exit code."""
     began = time.monotonic()
-    lab.up(name, (), OS, trees.SALT)
+    lab.up(name, (), os_name, trees.SALT)
     site = lab.Lab(name)
     picture = (picture or site.directory / "demo-guest.png").absolute()
     with ThreadPoolExecutor() as pool:

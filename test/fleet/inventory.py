@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Debian's releases, oldest first. What the formula finds in place runs on FOUND, and so do all
+# hosts unless another system is asked for.
+SYSTEMS = ("bullseye", "bookworm", "trixie", "forky", "sid")
+FOUND = "bookworm"
+# Those of one suite alone: not released yet, or with security updates that mirrors drop.
+LONE = ("bullseye", "forky", "sid")
 DOMAIN = "example.org"
 PREFIX = 24
 GATEWAY = "10.20.0.1"  # the bridge itself: it leads nowhere
@@ -42,6 +48,11 @@ HOSTS = {
 }
 INFRA = HOSTS["infra"]
 FLEET = tuple(name for name, host in HOSTS.items() if not host.spare)
+
+
+def system_of(host: str, asked: str) -> str:
+    """Return which Debian a host runs in a lab that was asked for with some."""
+    return FOUND if host == INFRA.name else asked
 
 
 def etc_hosts(vip: str = VIP) -> str:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from . import hosts, lab, pillar, shell
+from . import hosts, inventory, lab, pillar, shell
 
 # Which host stands for a suite's node, and who has to be converged around it.
 NODES = {
@@ -34,7 +34,7 @@ def run(name: str, suite: str) -> int:
     if suite not in known:
         raise shell.LabError(f"kitchen.yml has no suite {suite}: one of {', '.join(known)}.")
     node, around = NODES[suite]
-    lab.up(name, (), "bookworm", lab.trees.SALT)
+    lab.up(name, (), inventory.FOUND, lab.trees.SALT)
     lab.restore(name, lab.BARE)
     site = lab.Lab(name)
     if around:

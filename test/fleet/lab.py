@@ -26,13 +26,14 @@ from . import (
 )
 
 STATE = Path("/var/lib/nova-formula-lab")
+FIXTURES = ("infra", "lb1")  # the hosts that the formula finds with something on them
 BARE = "bare"  # the snapshot that is always there: hosts as they were made
 
 
 class Lab:
     """The lab of a name; lab.json in its directory says what it is made of.
 
-    os, salt: what it was asked for; repository: its packages;
+    os, salt: what it was asked for; repository, infra_repository: packages;
     bare: the layers that each known host is made on; hosts: the layers that each made host
     stands on now; snapshots: the same, by name.
     """
@@ -90,8 +91,11 @@ def up(name: str, wanted: Sequence[str], os_name: str, salt: str) -> None:
         if not lab.facts:
             pieces = prepare_cache(os_name, salt)
             lab.facts = {
-                "os": os_name, "salt": salt, "repository": str(pieces["repository"]),
-                "bare": {host: bare_layers(host, pieces) for host in inventory.HOSTS},
+                "os": os_name, "salt": salt,
+                "repository": str(pieces[os_name]["repository"]),
+                "infra_repository": str(pieces[inventory.FOUND]["repository"]),
+                "bare": {host: bare_layers(host, pieces[inventory.system_of(host, os_name)])
+                         for host in inventory.HOSTS},
                 "hosts": {}, "snapshots": {},
             }
         for host in wanted or inventory.FLEET:
@@ -101,27 +105,40 @@ def up(name: str, wanted: Sequence[str], os_name: str, salt: str) -> None:
         start(lab, wanted or inventory.FLEET)
 
 
-def prepare_cache(os_name: str, salt: str) -> dict[str, Path]:
-    """Return the pieces of the cache; what is missing is made, side by side where it can be."""
+def prepare_cache(os_name: str, salt: str) -> dict[str, dict[str, Path]]:
+    """Return the pieces of each system; what is missing is made, side by side where it can be."""
+    systems = list(dict.fromkeys((inventory.FOUND, os_name)))
     with cache.building(), ThreadPoolExecutor() as pool:
-        wheels = pool.submit(trees.wheels, os_name, salt)
-        image = pool.submit(guest.image, os_name)
-        system = trees.system(os_name)
-        repository = pool.submit(packages.repository, os_name, system)
-        base = trees.base(os_name, salt, system, wheels.result())
-        binds = {repository.result(): "/srv/repo", image.result(): "/srv/guest"}
-        balancer = pool.submit(infra.layer, os_name, "lb1", [base, system], binds)
-        found = infra.layer(os_name, "infra", [base, system], binds)
-        pieces = {"system": system, "wheels": wheels.result(), "base": base,
-                  "repository": repository.result(), "guest": image.result(),
-                  "lb1": balancer.result(), "infra": found}
-        cache.prune(set(pieces.values()).union(*map(uses, all_labs())))
+        image = pool.submit(guest.image, inventory.FOUND)
+        pieces = dict(zip(systems, pool.map(lambda each: ground(each, salt), systems), strict=True))
+
+        def layer(host: str) -> Path:
+            name = inventory.system_of(host, os_name)
+            below = pieces[name]
+            binds = {below["repository"]: "/srv/repo", image.result(): "/srv/guest"}
+            return infra.layer(name, host, [below["base"], below["system"]], binds)
+
+        for host, made in zip(FIXTURES, pool.map(layer, FIXTURES), strict=True):
+            pieces[inventory.system_of(host, os_name)][host] = made
+        used = {image.result(), *(path for each in pieces.values() for path in each.values())}
+        cache.prune(used.union(*map(uses, all_labs())))
         return pieces
 
 
+def ground(os_name: str, salt: str) -> dict[str, Path]:
+    """Return what all hosts of a system stand on."""
+    system = trees.system(os_name)
+    with ThreadPoolExecutor() as pool:
+        repository = pool.submit(packages.repository, os_name, system)
+        wheels = trees.wheels(os_name, salt, system)
+        return {"system": system, "wheels": wheels,
+                "base": trees.base(os_name, salt, system, wheels),
+                "repository": repository.result()}
+
+
 def bare_layers(host: str, pieces: dict[str, Path]) -> list[str]:
-    """Return the layers of a freshly made host, topmost first."""
-    own = [pieces[host] / "layer"] if host in ("infra", "lb1") else []
+    """Return the layers of a freshly made host, topmost first, of its system's pieces."""
+    own = [pieces[host] / "layer"] if host in FIXTURES else []
     return [str(path) for path in (*own, pieces["base"], pieces["system"])]
 
 
@@ -175,7 +192,8 @@ def _answering(place: hosts.Place) -> set[str]:
 
 
 def _binds(lab: Lab, name: str) -> dict[Path, str]:
-    binds = {Path(lab.facts["repository"]): "/srv/repo", pillar.REPOSITORY: "/srv/formula"}
+    repository = lab.facts["infra_repository" if name == "infra" else "repository"]
+    binds = {Path(repository): "/srv/repo", pillar.REPOSITORY: "/srv/formula"}
     if name == "infra":
         binds[lab.directory / "pillar"] = "/srv/pillar"
     return binds
@@ -183,7 +201,7 @@ def _binds(lab: Lab, name: str) -> dict[Path, str]:
 
 def refresh_pillar(lab: Lab) -> None:
     """Write the master's pillar, and all passwords in one file, for tests to search for."""
-    pillar.write(lab.directory / "pillar", lab.seed)
+    pillar.write(lab.directory / "pillar", lab.seed, lab.facts["os"])
     known = lab.directory / "secrets.json"
     known.touch(0o600)
     known.write_text(json.dumps(pillar.passwords(lab.seed), indent=2))
@@ -288,7 +306,7 @@ def execute(name: str, host: str, command: Sequence[str], local_pillar: bool = F
     place = lab.place(host)
     line = hosts.command_in(place, command)
     if local_pillar:
-        pillar.write_local(place.root / "srv/pillar", host, lab.seed)
+        pillar.write_local(place.root / "srv/pillar", host, lab.seed, lab.facts["os"])
     return subprocess.run(line, preexec_fn=lambda: hosts.join(place), check=False).returncode
 
 
@@ -309,6 +327,6 @@ def all_labs() -> list[Lab]:
 def uses(lab: Lab) -> set[Path]:
     """Return the pieces of the cache that a lab stands on."""
     paths = [Path(layer) for layers in lab.facts["bare"].values() for layer in layers]
-    paths.append(Path(lab.facts["repository"]))
+    paths += [Path(path) for key, path in lab.facts.items() if key.endswith("repository")]
     return {cache.ROOT / path.relative_to(cache.ROOT).parts[0]
             for path in paths if path.is_relative_to(cache.ROOT)}

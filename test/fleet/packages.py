@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import cache, shell
+from . import cache, inventory, shell
 
 # One download for each kind of host: packages of different kinds may exclude each other.
 KINDS = {
@@ -32,13 +32,19 @@ KINDS = {
 }
 
 
+# What only the system of infra is asked for: what the formula finds in place, and its peer.
+FOUND_KINDS = ("infra", "peer")
+
+
 def repository(os_name: str, system_tree: Path) -> Path:
-    """Return a directory with all packages of KINDS, what they need, and an index."""
+    """Return a directory with all packages of a system's KINDS, what they need, and an index."""
+    kinds = {kind: names for kind, names in KINDS.items()
+             if os_name == inventory.FOUND or kind not in FOUND_KINDS}
 
     def build(repo: Path) -> None:
         apt = _private_apt(os_name, repo / "apt", system_tree / "var/lib/dpkg/status")
         shell.run(*apt, "update")
-        for packages in KINDS.values():
+        for packages in kinds.values():
             shell.run(*apt, "--download-only", "--option", "APT::Install-Recommends=true",
                       "install", *packages)
         for package in (repo / "apt/archives").glob("*.deb"):
@@ -46,19 +52,28 @@ def repository(os_name: str, system_tree: Path) -> Path:
         shell.remove_tree(repo / "apt")
         shell.run("sh", "-c", "dpkg-scanpackages --multiversion . 2>/dev/null > Packages", cwd=repo)
 
-    return cache.piece(f"repository-{os_name}", build, system_tree, KINDS, _private_apt, _sources)
+    return cache.piece(f"repository-{os_name}", build, system_tree, kinds, _private_apt, _sources)
 
 
-def upgrade(os_name: str, tree: Path) -> None:
-    """Bring the packages of a tree up to date: hosts have no source but the repository."""
+def change(os_name: str, tree: Path, *command: str) -> None:
+    """Change the packages of a tree by a command of apt-get's, from the distribution's archive."""
     inside = tree / "var/cache/apt"
     apt = _private_apt(os_name, inside / "private", tree / "var/lib/dpkg/status")
     shell.run(*apt, "update")
     shell.run(*apt, f"--option=DPkg::Chroot-Directory={tree}",
-              "--option=DPkg::Options::=--force-unsafe-io", "dist-upgrade",
+              "--option=DPkg::Options::=--force-unsafe-io", *command,
               env=shell.ONLINE_ENVIRONMENT)
     shell.remove_tree(inside)
     inside.mkdir()
+
+
+def source(os_name: str, package: str, target: Path) -> None:
+    """Put the upstream source of a package into a directory."""
+    apt = _private_apt(os_name, target / "apt", Path("/dev/null"))
+    listed = target / "apt/sources.list"
+    listed.write_text(re.sub("^deb ", "deb-src ", listed.read_text(), flags=re.M))
+    shell.run(*apt, "update")
+    shell.run(*apt, "--download-only", "--tar-only", "source", package, cwd=target)
 
 
 def unpack(os_name: str, packages: Sequence[str], work: Path) -> Path:
@@ -67,7 +82,7 @@ def unpack(os_name: str, packages: Sequence[str], work: Path) -> Path:
     (work / "no-status").touch()
     apt = _private_apt(os_name, work / "apt", work / "no-status")
     shell.run(*apt, "update")
-    urls = shell.run(*apt, "--no-install-recommends", "--print-uris", "install", *packages)
+    urls = shell.run(*apt, "--print-uris", "install", *packages)
     wanted = re.findall(r"^'[^']+' ((?:linux-image|busybox)[^_]*)_", urls, re.M)
     shell.run(*apt, "download", *wanted, cwd=work)
     for package in work.glob("*.deb"):
@@ -91,7 +106,7 @@ def _private_apt(os_name: str, scratch: Path, status: Path) -> list[str]:
         "APT::Sandbox::User": "root",  # nobody else may enter the cache
         "APT::Update::Post-Invoke-Success": "",
     }
-    return ["apt-get", "--quiet", "--yes",
+    return ["apt-get", "--quiet", "--yes", "--no-install-recommends",
             *(f"--option={key}={value}" for key, value in options.items())]
 
 
@@ -99,9 +114,12 @@ def _sources(os_name: str) -> str:
     """Return the machine's own Debian sources as one-line entries, for os_name.
 
     Mirrors and their options are kept; anything that is not the distribution's archive is not.
+    A release has suites of updates beside its own.
     """
     own = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.M)[1]
-    suites = {own, f"{own}-updates", f"{own}-security"}
+    suites = {own}
+    if os_name not in inventory.LONE:
+        suites |= {f"{own}-updates", f"{own}-security"}
     lines = []
     directory = Path("/etc/apt/sources.list.d")
     for file in (Path("/etc/apt/sources.list"), *sorted(directory.glob("*.list"))):

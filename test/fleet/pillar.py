@@ -1,5 +1,7 @@
 """The lab's pillar: pillar.example as it is, and over it a set of passwords that hurt.
 
+Only its OpenStack release is left to the system where that ships another one.
+
 Each password holds characters that break careless quoting, in URLs, INI files, SQL, YAML and
 shells, and a part of its own that a test can search for.
 """
@@ -12,6 +14,8 @@ import json
 import secrets
 from pathlib import Path
 from typing import Any
+
+from . import inventory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "pillar.example"
@@ -46,17 +50,19 @@ def passwords(seed: str) -> dict[str, str]:
     return {key: password(seed, key) for key in sorted(keys)}
 
 
-def write(directory: Path, seed: str) -> None:
+def write(directory: Path, seed: str, os_name: str) -> None:
     """Write the master's pillar: the example, and the passwords of all and of controllers."""
     everyone = set(example("a minion without a role")["nova"]["passwords"])
     site = passwords(seed)
-    top = {"base": {"*": ["nova", "secrets"],
+    top = {"base": {"*": ["nova", "system", "secrets"],
                     ",".join(_controllers()): [{"match": "list"}, "secrets_controllers"]}}
     files = {
         "top.sls": "#!json\n" + json.dumps(top, indent=2),
         "nova.sls": EXAMPLE.read_text(),
-        "secrets.sls": _sls({key: site[key] for key in site if key in everyone}),
-        "secrets_controllers.sls": _sls({key: site[key] for key in site if key not in everyone}),
+        "system.sls": _sls(_own(os_name)),
+        "secrets.sls": _sls({"passwords": {key: site[key] for key in site if key in everyone}}),
+        "secrets_controllers.sls": _sls(
+            {"passwords": {key: site[key] for key in site if key not in everyone}}),
     }
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
@@ -64,9 +70,11 @@ def write(directory: Path, seed: str) -> None:
         (directory / name).write_text(text)
 
 
-def write_local(directory: Path, minion: str, seed: str) -> None:
+def write_local(directory: Path, minion: str, seed: str,
+                os_name: str = inventory.FOUND) -> None:
     """Write one minion's pillar into its own tree, for runs without a master."""
     site = example(minion)
+    site["nova"].update(_own(os_name))
     keys = site["nova"]["passwords"]
     site["nova"]["passwords"] = {key: password(seed, key) for key in keys}
     directory.chmod(0o700)
@@ -79,5 +87,14 @@ def _controllers() -> list[str]:
     return list(example("a minion without a role")["nova"]["topology"]["controller"])
 
 
-def _sls(values: dict[str, str]) -> str:
-    return "#!json\n" + json.dumps({"nova": {"passwords": values}}, indent=2)
+def _own(os_name: str) -> dict[str, Any]:
+    """Return what a system has over the example, which names the release of FOUND.
+
+    The formula knows what a released Debian ships; testing and unstable look the same to it.
+    """
+    unreleased = {"forky": "2026.1", "sid": "2026.2"}
+    return {} if os_name == inventory.FOUND else {"release": unreleased.get(os_name)}
+
+
+def _sls(values: dict[str, Any]) -> str:
+    return "#!json\n" + json.dumps({"nova": values}, indent=2)

@@ -57,9 +57,9 @@ def run(*command: str | os.PathLike[str], env: dict[str, str] | None = None,
     return done.stdout
 
 
-def chroot(tree: Path, *command: str) -> str:
+def chroot(tree: Path, *command: str, env: dict[str, str] = CLEAN_ENVIRONMENT) -> str:
     """Run a command in a tree, with a clean environment."""
-    return run("/usr/sbin/chroot", tree, *command, env=CLEAN_ENVIRONMENT)
+    return run("/usr/sbin/chroot", tree, *command, env=env)
 
 
 @contextlib.contextmanager

@@ -7,13 +7,23 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import cache, packages, shell
+from . import cache, inventory, packages, shell
 
 SYSTEM_PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "iproute2", "iputils-ping", "ca-certificates", "python3",
     "procps", "netbase",
 )
 SALT = "3008.3"
+# What makes wheels: one of Salt's libraries comes as source only.
+BUILD_PACKAGES = ("gcc", "libc6-dev", "python3-dev", "python3-venv")
+# The formula's modules need Python 3.10, as Salt's own packages bring it; an older system gets one.
+OLD_PYTHON = ("bullseye",)
+PYTHON = "python3.11"
+PYTHON_PACKAGES = ("gcc", "libc6-dev", "make", "xz-utils", "libbz2-dev", "libffi-dev",
+                   "liblzma-dev", "libsqlite3-dev", "libssl-dev", "zlib1g-dev")
+# How this machine reaches the package index; the same holds in a tree that asks it.
+MACHINE_FILES = tuple(map(Path, (
+    "/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")))
 # What the formula's modules import, besides Salt itself.
 SALT_LIBRARIES = ("PyMySQL", "openstacksdk", "keystoneauth1", "jsonschema")
 SALT_PROGRAMS = ("salt", "salt-call", "salt-key", "salt-run", "salt-ssh")
@@ -49,24 +59,69 @@ def system(os_name: str) -> Path:
     def build(tree: Path) -> None:
         shell.run("debootstrap", "--variant=minbase", f"--include={','.join(SYSTEM_PACKAGES)}",
                   os_name, tree, env=shell.ONLINE_ENVIRONMENT)
-        packages.upgrade(os_name, tree)
+        packages.change(os_name, tree, "dist-upgrade")  # hosts have only the lab's repository
+        if os_name in OLD_PYTHON:
+            compile_python(os_name, tree)
         for name in ("etc/hostname", "etc/machine-id", "etc/apt/sources.list"):
             (tree / name).unlink(missing_ok=True)
 
-    return cache.piece(f"system-{os_name}", build, os_name, SYSTEM_PACKAGES, packages.upgrade)
+    return cache.piece(f"system-{os_name}", build, os_name, SYSTEM_PACKAGES, packages.change,
+                       *((compile_python, packages.source, PYTHON_PACKAGES)
+                         if os_name in OLD_PYTHON else ()))
 
 
-def wheels(os_name: str, salt: str) -> Path:
-    """Return a directory of wheels of Salt and its libraries, pip's own among them."""
+def compile_python(os_name: str, tree: Path) -> None:
+    """Compile the Python of FOUND for a tree, under /opt/python."""
+    work = tree.with_suffix(".python")
+    shell.remove_tree(work)
+    with overlay(work / "root", [tree], work / "upper", work / "work") as root:
+        packages.change(os_name, root, "install", *PYTHON_PACKAGES)
+        packages.source(inventory.FOUND, PYTHON, root / "srv")
+        shell.chroot(root, "sh", "-ec", """
+            cd /srv && tar -xf *.orig.tar.*
+            cd Python-*
+            ./configure --quiet --prefix=/opt/python --disable-test-modules
+            make --quiet -j2 && make --quiet altinstall
+        """)
+        shell.run("cp", "--archive", root / "opt/python", tree / "opt/python")
+        (tree / "opt/python/bin/python3").symlink_to(PYTHON)
+    shell.remove_tree(work)
+
+
+def python(os_name: str) -> str:
+    """Return the interpreter that Salt runs in: the system's, unless that is too old for it."""
+    return "/opt/python/bin/python3" if os_name in OLD_PYTHON else "/usr/bin/python3"
+
+
+def wheels(os_name: str, salt: str, system_tree: Path) -> Path:
+    """Return a directory of wheels of Salt and its libraries, pip's own among them.
+
+    Wheels are for one version of Python and of glibc: the machine makes those of its own release,
+    and of another one that system's Python, in its tree.
+    """
+    wanted = (f"salt=={salt}", *SALT_LIBRARIES, "pip")
 
     def build(target: Path) -> None:
-        venv = target / "venv"
-        shell.run("/usr/bin/python3", "-m", "venv", venv)
-        shell.run(venv / "bin/pip", "wheel", "--wheel-dir", target,
-                  f"salt=={salt}", *SALT_LIBRARIES, "pip")
-        shutil.rmtree(venv)
+        if os_name == inventory.FOUND:
+            shell.run("/usr/bin/python3", "-m", "venv", target / "venv")
+            shell.run(target / "venv/bin/pip", "wheel", "--wheel-dir", target, *wanted)
+            shutil.rmtree(target / "venv")
+            return
+        root, upper, work = (target / name for name in ("root", "upper", "work"))
+        with overlay(root, [system_tree], upper, work):
+            packages.change(os_name, root, "install", *BUILD_PACKAGES)
+            for file in filter(Path.exists, MACHINE_FILES):
+                shutil.copy(file, root / file.relative_to("/"))
+            shell.chroot(root, python(os_name), "-m", "venv", "/srv/venv")
+            shell.chroot(root, "/srv/venv/bin/pip", "wheel", "--wheel-dir", "/srv/wheels", *wanted,
+                         env=shell.ONLINE_ENVIRONMENT)
+        for wheel in (upper / "srv/wheels").iterdir():
+            wheel.rename(target / wheel.name)
+        for directory in (root, upper, work):
+            shell.remove_tree(directory)
 
-    return cache.piece(f"wheels-{os_name}-{salt}", build, salt, SALT_LIBRARIES)
+    return cache.piece(f"wheels-{os_name}-{salt}", build, salt, SALT_LIBRARIES, system_tree,
+                       BUILD_PACKAGES)
 
 
 def base(os_name: str, salt: str, system_tree: Path, wheelhouse: Path) -> Path:
@@ -78,7 +133,7 @@ def base(os_name: str, salt: str, system_tree: Path, wheelhouse: Path) -> Path:
         with overlay(root, [system_tree], layer, work):
             shutil.copytree(wheelhouse, root / "srv/wheels")
             pip = next((root / "srv/wheels").glob("pip-*.whl")).relative_to(root)
-            shell.chroot(root, "python3", "-m", "venv", "--without-pip", "/opt/saltstack")
+            shell.chroot(root, python(os_name), "-m", "venv", "--without-pip", "/opt/saltstack")
             shell.chroot(root, "/opt/saltstack/bin/python", f"/{pip}/pip", "--isolated", "install",
                          "--quiet", "--no-index", "--find-links", "/srv/wheels",
                          f"salt=={salt}", *SALT_LIBRARIES)

@@ -138,6 +138,24 @@ def test_options_follow_the_release():
     assert "use_neutron" in run_map(changed(release="stein"))["conf"]["nova"]["DEFAULT"]
 
 
+@pytest.mark.parametrize(
+    ("osrelease", "major", "release"),
+    [("11", 11, "victoria"), ("12", 12, "zed"), ("13", 13, "2025.1")],
+)
+def test_without_a_name_the_release_is_what_the_system_ships(osrelease, major, release):
+    nova = run_map(changed(release=...), osrelease=osrelease, osmajorrelease=major)
+    assert nova["release"]["name"] == release
+    assert nova["faults"] == []
+
+
+def test_an_unreleased_system_needs_the_name_of_a_release():
+    grains = {"osrelease": "forky/sid", "osmajorrelease": ""}  # Debian testing and unstable alike
+    assert run_map(changed(release=...), **grains)["faults"] == [
+        "nova:release is missing, and this OS has no default: name a release."
+    ]
+    assert run_map(changed(release="2026.2"), **grains)["faults"] == []
+
+
 def test_the_balancer_has_the_seeds_sections():
     sections = run_map(example("lb1"), "lb1")["sections"]
     assert sections["openstack_nova_port_8774"] == [

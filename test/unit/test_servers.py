@@ -86,6 +86,7 @@ def test_an_api_is_served_as_its_system_does_it(opts, system):
         if unit.startswith(("nova", "placement")):
             address = files[f"/etc/systemd/system/{unit}.service.d/nova-formula.conf"]
             assert "threads = 3\n" in text
+            assert ("module = " in text) == ("OS_DEFAULT__LOG_FILE=/var/log/" in text)
             assert f"--http-socket 10.20.0.60:{PORTS[name]} --ini {path}" in rendered(address)
         else:
             assert f"Listen 10.20.0.60:{PORTS[name]}\n" in text
