@@ -25,7 +25,8 @@ RECENT = 60
 __running__: dict = {}
 __instance_id__ = ""
 
-_ACTIVE = ("active", "reloading", "refreshing")
+_RELOADING = ("reloading", "refreshing")
+_ACTIVE = ("active", *_RELOADING)
 _STOPPED = ("inactive", "failed")
 _CAN_ENABLE = ("disabled", "enabled-runtime", "linked", "linked-runtime")
 _ENABLED = ("enabled", "enabled-runtime", "linked", "linked-runtime")
@@ -447,6 +448,12 @@ def _act(verb: str, name: str, timeout: int) -> None:
         late = _look(name)["ActiveState"] not in _STOPPED
         what = f"did not {verb} within {timeout} s" if late else f"did not {verb}"
         raise CommandExecutionError(_complaint(name, what)) from exc
+    start = time.monotonic()
+    # A reload goes on after systemctl has come back.
+    while _look(name, refresh=True)["ActiveState"] in _RELOADING:
+        if time.monotonic() - start >= timeout:
+            raise CommandExecutionError(_complaint(name, f"did not {verb} within {timeout} s"))
+        time.sleep(INTERVAL)
     if _look(name)["ActiveState"] not in _ACTIVE:
         raise CommandExecutionError(_complaint(name, f"did not {verb}"))
 

@@ -467,6 +467,25 @@ def test_a_stopped_unit_is_enabled_and_started(formula, systemd, testmode):
     assert systemd.acts == ([] if testmode else acts)
 
 
+def test_a_reload_that_takes_its_time_is_waited_for(formula, systemd, testmode, tmp_path):
+    systemd.unit("nova-conductor")
+    conf = file(tmp_path / "nova.conf", age=1)
+    plain = systemd.__call__
+
+    def slow(command, **kwargs):
+        answer = plain(command, **kwargs)
+        if command[1] == "reload":
+            props = systemd.units["nova-conductor.service"]
+            props.update(ActiveState="reloading", StateChangeTimestampMonotonic=0)
+            done = {"ActiveState": "active", "StateChangeTimestampMonotonic": now() + 10**6}
+            threading.Timer(0.1, props.update, [done]).start()
+        return answer
+
+    formula.loaders[1]["cmd.run_all"].side_effect = slow
+    ret = running(formula, reads=[conf], reload=True)
+    assert ret["result"] is (None if testmode else True), ret["comment"]
+
+
 def test_a_unit_may_stay_disabled(formula, systemd):
     systemd.unit("nova-conductor", UnitFileState="disabled")
     assert running(formula, enable=False)["changes"] == {}
