@@ -669,11 +669,7 @@ def _drift(label: str, found: dict, wanted: dict | None, purge: bool) -> dict[st
 
 
 def _diff(found: dict, wanted: dict) -> dict[str, dict]:
-    return {
-        key: {"old": found.get(key), "new": value}
-        for key, value in wanted.items()
-        if value is not None and found.get(key) != value
-    }
+    return __utils__["nova_settle.diff"](found, wanted)
 
 
 def _look(nothing: Any, function: str, **arguments) -> Any:

@@ -626,11 +626,7 @@ def _what(kind: str, key: dict) -> str:
 
 
 def _diff(found: dict, wanted: dict) -> dict[str, dict]:
-    return {
-        key: {"old": found.get(key), "new": value}
-        for key, value in wanted.items()
-        if value is not None and found.get(key) != value
-    }
+    return __utils__["nova_settle.diff"](found, wanted)
 
 
 def _look(nothing: Any, function: str, **arguments) -> Any:

@@ -66,6 +66,20 @@ def settle(
     return run
 
 
+def diff(found: dict, wanted: dict) -> dict[str, dict]:
+    """
+    Changes that make ``found`` what is ``wanted``; what is wanted as None is not looked at.
+
+    found, wanted : dict
+        An object as it is, and the fields that it should have.
+    """
+    return {
+        key: {"old": found.get(key), "new": value}
+        for key, value in wanted.items()
+        if value is not None and found.get(key) != value
+    }
+
+
 def _apply(
     steps: Callable[[], list[tuple]],
     due: list[tuple],

@@ -26,7 +26,7 @@ KINDS = {
     ),
     "compute with KVM": ("nova-compute", "nova-compute-kvm"),
     "tests": ("curl", "faketime", "openssl", "gnutls-bin", "nftables", "strace", "rsync",
-              "openssh-server"),
+              "openssh-server", "gnupg"),
     "peer": ("puppet-agent", "puppet-module-nova", "puppet-module-placement",
              "puppet-module-keystone"),
 }

@@ -140,6 +140,48 @@ def test_oslo_config_finds_no_option_that_the_program_does_not_read(host, progra
     sh(host, f"oslo-config-validator --input-file /etc/{program}/{program}.conf {namespaces}")
 
 
+#: A repository of one package, signed by a key of its own.
+REPOSITORY = """
+apt-get -qq update && apt-get -qq --yes --no-install-recommends install gnupg > /dev/null
+rm -rf /srv/site && mkdir -p /srv/site && cd /srv/site
+cp /srv/repo/netbase_*.deb .
+for deb in *.deb; do
+    dpkg-deb --field $deb | sed 's/^Package: .*/Package: site-package/'
+    echo "Filename: ./$deb"
+    echo "Size: $(stat -c %s $deb)"
+    echo "SHA256: $(sha256sum $deb | cut -d' ' -f1)"
+done > Packages
+export GNUPGHOME=$(mktemp -d)
+gpg --batch --quiet --passphrase '' --quick-generate-key site@example.org ed25519
+gpg --export > key.gpg
+printf 'Date: %s\nSHA256:\n %s %s Packages\n' "$(date -Ru)" \
+    "$(sha256sum Packages | cut -d' ' -f1)" "$(stat -c %s Packages)" |
+    gpg --batch --quiet --clearsign > InRelease
+"""
+
+
+def test_a_repository_of_the_pillar_is_set_up_with_its_key_checked():
+    sh("cmp2", REPOSITORY)
+    site = {
+        "name": "deb [signed-by=/etc/apt/keyrings/site.gpg] file:/srv/site ./",
+        "file": "/etc/apt/sources.list.d/site.list",
+        "key_url": "file:///srv/site/key.gpg",
+        "aptkey": False,
+    }
+    pillar = {"repositories": {"site": site}}
+    predicted = apply("test=True", target="cmp2", sls="nova.packages", nova=pillar)
+    assert predicted.changed() == [("cmp2", "nova-repository-site")]
+    run = apply(target="cmp2", sls="nova.packages", nova=pillar)
+    assert (run.failed(), run.changed()) == ([], predicted.changed())
+    assert "file:/srv/site" in on("cmp2", "apt-cache", "policy", "site-package")
+    again = apply(target="cmp2", sls="nova.packages", nova=pillar)
+    assert (again.failed(), again.changed()) == ([], [])
+    # Who is not in the keyring is not believed.
+    sh("cmp2", "sed -i s/site-package/another-one/ /srv/site/Packages; apt-get -qq update || :")
+    assert "file:/srv/site" not in on("cmp2", "apt-cache", "policy", "another-one")
+    sh("cmp2", "rm -r /srv/site /etc/apt/sources.list.d/site.list; apt-get -qq update")
+
+
 @pytest.mark.long
 def test_a_further_cell_is_made_once_and_goes_when_it_is_empty():
     cells = {"cells": {"cell2": {"messaging": {"vhost": "cell2"}, "disabled": True}}}

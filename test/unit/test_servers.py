@@ -107,6 +107,35 @@ def test_clean_takes_the_web_servers_away_and_spares_a_shared_apache(opts, syste
     assert [c["name"] for c in states if c.get("reload")] == [SERVED[system]["placement"][0]]
 
 
+def test_the_seed_s_repositories_are_set_up_before_the_packages(opts):
+    stein = {
+        "humanname": "CentOS-7 - OpenStack stein",
+        "baseurl": "https://mirrors.aliyun.com/centos/7/cloud/x86_64/openstack-stein/",
+        "gpgcheck": 1,
+        "gpgkey": "file:///etc/pki/rpm-gpg/RPM-GPG-KEY-CentOS-SIG-Cloud",
+        "exclude": "sip,PyQt4",
+        "priority": 10,
+    }
+    virt = {
+        "name": "Virt",
+        "humanname": "CentOS-$releasever - Base",
+        "mirrorlist": "http://mirrorlist.centos.org/?release=7&arch=x86_64&repo=virt",
+        "gpgcheck": 0,
+    }
+    repositories = {"openstack-stein": stein, "virt": virt}
+    states = compiled(opts, "CentOS 7", "nova.packages", repositories=repositories)
+    made = [(c["state"], c["fun"], c["name"]) for c in states if c["state"] != "test"]
+    assert made == [
+        ("pkgrepo", "managed", "openstack-stein"),
+        ("pkgrepo", "managed", "Virt"),
+        ("nova_package", "installed", "nova-controller-package-installed"),
+        ("nova_package", "installed", "nova-compute-package-installed"),
+    ]
+    for given in (stein, virt):
+        (chunk,) = [c for c in states if c.get("humanname") == given["humanname"]]
+        assert {key: chunk[key] for key in given} == given
+
+
 def test_warnings_reach_the_operator_and_change_nothing(opts):
     states = compiled(opts, "CentOS 7", config={"vnc": {"vncserver_listen": "192.0.2.1"}})
     (state,) = [chunk for chunk in states if chunk["__id__"] == "nova-pillar-warnings"]
