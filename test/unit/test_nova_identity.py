@@ -258,7 +258,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def settle(minion):
     """What states use of ``__utils__``, for tests that put a lock of their own beside it."""
-    return {"nova_settle.settle": minion.utils["nova_settle.settle"]}
+    return {name: minion.utils[name] for name in ("nova_settle.settle", "nova_settle.diff")}
 
 
 @contextlib.contextmanager
