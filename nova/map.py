@@ -354,6 +354,14 @@ def _derive(nova, pillar):
         "username": nova["keystone"]["admin_user"],
         "project_name": nova["keystone"]["admin_project"],
         "password_pillar": "nova:passwords:keystone_admin",
+        # Nova's account reads: a run with nothing to do needs no token of the administrator.
+        "read_as": {
+            "username": nova["keystone"]["users"]["nova"],
+            "user_domain_name": nova["keystone"]["domain"],
+            "project_name": nova["keystone"]["service_project"],
+            "project_domain_name": nova["keystone"]["domain"],
+            "password_pillar": "nova:passwords:keystone_nova",
+        },
     }
     nova["database_admin"] = {
         "host": nova["database"]["host"],
