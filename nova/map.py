@@ -17,22 +17,6 @@ from salt.utils import dictupdate, files, yaml
 
 ROLES = ("controller", "compute", "haproxy")
 KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates")
-# Passwords that a role cannot do without.
-PASSWORDS = {
-    "controller": (
-        "messaging",
-        "keystone_nova",
-        "keystone_placement",
-        "keystone_neutron",
-        "keystone_admin",
-        "database_admin",
-        "database_nova",
-        "database_placement",
-        "metadata",
-    ),
-    "compute": ("messaging", "keystone_nova", "keystone_placement", "keystone_neutron"),
-    "haproxy": (),
-}
 
 
 def run():
@@ -73,6 +57,11 @@ def _load(name):
 
 
 @functools.cache
+def _schema():
+    return _load("schema")
+
+
+@functools.cache
 def _names():
     """The lives of options, by program; test/options/extract writes them."""
     with files.fopen(__salt__["cp.cache_file"]("salt://nova/parameters/names.json")) as stream:
@@ -92,8 +81,7 @@ def _faults_of_shape(pillar):
         ]
     if not pillar:
         return []
-    schema = _load("schema")
-    validator = jsonschema.Draft7Validator(schema)
+    validator = jsonschema.Draft7Validator(_schema())
     return sorted({f for error in validator.iter_errors(pillar) for f in _sentences(error)})
 
 
@@ -134,7 +122,7 @@ def _faults_of_sense(nova, pillar):
         )
     passwords = pillar.get("passwords", {})
     for role in nova["roles"]:
-        for name in PASSWORDS[role]:
+        for name in _passwords(role):
             if name not in passwords and f"nova:passwords:{name} is missing." not in faults:
                 faults.append(f"nova:passwords:{name} is missing.")
     for key, value in (
@@ -165,6 +153,10 @@ def _faults_of_sense(nova, pillar):
             )
         if name == nova["cell"]:
             faults.append(f"nova:cells:{name} has the name of the first cell, nova:cell.")
+    try:
+        ipaddress.ip_network(nova.get("management_network", "::/0"), strict=False)
+    except ValueError:
+        faults.append("nova:management_network must be a network such as 10.20.0.0/24.")
     ports = nova["ports"]
     if len(set(ports.values())) < len(ports):
         faults.append("nova:ports gives one port to two services.")
@@ -182,7 +174,7 @@ def _faults_of_sense(nova, pillar):
             faults.append(f"nova:identity:services:{service} needs a port or urls.")
     accounts = [account["password"] for account in _accounts(nova)]
     for name in passwords:
-        if name.startswith("keystone_") and name not in {*PASSWORDS["controller"], *accounts}:
+        if name.startswith("keystone_") and name not in {*_passwords("controller"), *accounts}:
             faults.append(
                 f"nova:passwords:{name} is not the password of a service that has a user under "
                 "nova:identity:services."
@@ -191,6 +183,12 @@ def _faults_of_sense(nova, pillar):
         missing = [name for name in accounts if name not in passwords]
         faults += {f"nova:passwords:{name} is missing." for name in missing} - set(faults)
     return sorted(faults) + _faults_of_filters(pillar.get("config", {}), release["number"])
+
+
+def _passwords(role):
+    """Names of the passwords that a role cannot do without; a controller needs them all."""
+    known = _schema()["properties"]["passwords"]["properties"]
+    return [name for name, secret in known.items() if role in secret.get("needed_by", [])]
 
 
 def _faults_of_filters(config, number):
@@ -516,7 +514,7 @@ def _for_release(table, number):
 def _facts(nova, passwords):
     secrets = {name: value.replace("$", "$$") for name, value in passwords.items()}
     keystone, messaging, database = nova["keystone"], nova["messaging"], nova["database"]
-    facts = {name: secrets.get(name, "") for name in PASSWORDS["controller"]}
+    facts = {name: secrets.get(name, "") for name in _passwords("controller")}
     facts.update({f"keystone_user_{k}": v for k, v in keystone["users"].items()})
     facts.update({f"port_{k}": v for k, v in nova["ports"].items()})
     facts.update(
