@@ -13,6 +13,7 @@ import ipaddress
 import json
 from urllib.parse import quote
 
+from salt.exceptions import CommandExecutionError
 from salt.utils import dictupdate, files, yaml
 
 ROLES = ("controller", "compute", "haproxy")
@@ -28,11 +29,12 @@ def run():
     nova = _merged(pillar)
     nova.update(roles=_roles(pillar, __grains__["id"]), faults=[], warnings=[])
     if nova["roles"]:
-        nova["faults"] = _faults_of_sense(nova, pillar)
+        secrets = _secrets(nova, pillar.get("passwords", {}))
+        nova["faults"] = _faults_of_sense(nova, pillar, secrets)
         if nova["release"]["number"] is not None:
             _use_names_of_release(nova)
         if not nova["faults"]:
-            _derive(nova, pillar)
+            _derive(nova, secrets)
     return nova
 
 
@@ -104,7 +106,7 @@ def _sentences(error):
         yield f"{key} must be {title}."
 
 
-def _faults_of_sense(nova, pillar):
+def _faults_of_sense(nova, pillar, secrets):
     faults = []
     release = nova["release"]
     if release["number"] is None:
@@ -125,12 +127,18 @@ def _faults_of_sense(nova, pillar):
         for name in _passwords(role):
             if name not in passwords and f"nova:passwords:{name} is missing." not in faults:
                 faults.append(f"nova:passwords:{name} is missing.")
+    for name, secret in secrets.items():
+        if not secret:
+            faults.append(
+                f"nova:passwords:{name} names no sdb secret of one line: check it, and the "
+                "sdb profile in the minion's configuration."
+            )
     for key, value in (
-        ("passwords:messaging", passwords.get("messaging")),
+        ("passwords:messaging", secrets.get("messaging", "")),
         ("messaging:user", nova["messaging"]["user"]),
     ):
         # Its rabbit driver (18.3.1 still) builds kombu's URL with quote(), which keeps a slash.
-        if "/" in str(value or "") and not str(value).startswith("sdb://"):
+        if "/" in value:
             faults.append(f"nova:{key} must have no slash: oslo.messaging cannot log in with one.")
     controllers = nova["topology"].get("controller", {})
     if "haproxy" in nova["roles"] and not controllers:
@@ -309,10 +317,27 @@ def _roles(pillar, minion_id):
     return [role for role in ROLES if role in roles]
 
 
+def _secrets(nova, passwords):
+    """The passwords that stand in this node's files, by name; "" for one that sdb does not give."""
+    names = {name for role in nova["roles"] for name in _passwords(role)} & passwords.keys()
+    return {name: _resolved(str(passwords[name])) for name in sorted(names)}
+
+
+def _resolved(secret):
+    if not secret.startswith("sdb://"):
+        return secret
+    try:
+        found = str(__salt__["sdb.get"](secret) or "")
+    except CommandExecutionError:  # the driver has logged why
+        return ""
+    # Salt gives the URI back where the minion has no such profile.
+    return "" if found == secret or "\n" in found else found
+
+
 # ---- what follows from the data ----------------------------------------------------------------
 
 
-def _derive(nova, pillar):
+def _derive(nova, secrets):
     controllers = nova["topology"].get("controller", {})
     nova["my_ip"] = _my_ip(nova)
     nova["my_netloc"] = _bracketed(nova["my_ip"]) if nova["my_ip"] else None
@@ -366,7 +391,7 @@ def _derive(nova, pillar):
         for line in lines
         if line.startswith("bind ")
     ]
-    nova["conf"] = _config(nova, pillar.get("passwords", {}))
+    nova["conf"] = _config(nova, secrets)
 
 
 def _accounts(nova):
@@ -476,9 +501,6 @@ def _config(nova, passwords):
     Returns ``{'nova': {section: {option: [value, …]}}, 'placement': …}``, values escaped as
     oslo.config wants them.
     """
-    passwords = {
-        name: _resolved(str(value)) for name, value in passwords.items() if name != "cells"
-    }
     tables, facts, release = _load("config"), _facts(nova, passwords), nova["release"]
     roles = [role for role in ("controller", "compute") if role in nova["roles"]]
     merged = {}
@@ -547,10 +569,6 @@ def _facts(nova, passwords):
             f"@{_bracketed(database['host'])}:{database['port']}/{real}?charset=utf8"
         )
     return facts
-
-
-def _resolved(secret):
-    return __salt__["sdb.get"](secret) if secret.startswith("sdb://") else secret
 
 
 def _quoted(text):

@@ -188,6 +188,15 @@ BAD = {
         dict(passwords__messaging="a\nb"),
         "nova:passwords:messaging must be",
     ),
+    "a password with a line break at its end": (
+        dict(passwords__messaging="a\n"),
+        "nova:passwords:messaging must be",
+    ),
+    "a host with a line break at its end": (dict(vip="a.example.org\n"), "nova:vip must be"),
+    "an option with a line break at its end": (
+        dict(config={"DEFAULT": {"debug": "true\n"}}),
+        "nova:config:DEFAULT:debug must be",
+    ),
     "an unknown role": (
         dict(roles=["controler"]),
         "nova:roles:0 must be controller, compute or haproxy.",
