@@ -30,10 +30,10 @@ def map_module(pillar, minion_id="ctl1", **grains):
     module = importlib.util.module_from_spec(spec)
     module.__pillar__ = {"nova": pillar}
     module.__grains__ = {**GRAINS, "id": minion_id, **grains}
+    path = lambda url: ROOT / url.removeprefix("salt://")  # noqa: E731
     module.__salt__ = {
-        "cp.cache_file": lambda url: (
-            str(path) if (path := ROOT / url.removeprefix("salt://")).exists() else ""
-        ),
+        "cp.cache_file": lambda url: str(path(url)),
+        "cp.hash_file": lambda url: {"hsum": "…"} if path(url).exists() else {},
         "sdb.get": lambda uri: f"value of {uri}",
     }
     spec.loader.exec_module(module)
