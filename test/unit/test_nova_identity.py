@@ -919,12 +919,27 @@ def test_a_service_that_other_regions_use_is_not_deleted(keystone, run):
     before = keystone.state()
     kept = run().state("service_absent", "nova", type="compute", region="R1")
     assert (kept["result"], kept["changes"]) == (True, {})
-    assert "kept: R2" in kept["comment"]
+    assert "is kept: its service has endpoints in R2." in kept["comment"]
     refused = run().state("service_absent", "nova", type="compute")
     assert refused["result"] is False
     assert "endpoints in R1, endpoints in R2" in refused["comment"]
     assert keystone.state() == before
     assert run(test=True).state("service_absent", "nova", type="compute")["result"] is None
+
+
+def test_a_user_whose_service_other_regions_use_is_not_deleted(keystone, run, testmode):
+    nova_user(keystone)
+    service = nova_service(keystone)
+    theirs = endpoint(keystone, service, region_id="R2")
+    before = keystone.state()
+    kept = run(testmode).state("user_absent", "nova", service="nova", region="R1")
+    assert (kept["result"], kept["changes"]) == (True, {})
+    assert "is kept: its service has endpoints in R2." in kept["comment"]
+    assert keystone.state() == before
+    del keystone.rows["endpoints"][theirs]
+    endpoint(keystone, service)
+    ret = run(testmode).state("user_absent", "nova", service="nova", region="R1")
+    assert ret["changes"] == {"user": {"old": "nova", "new": None}}
 
 
 @pytest.mark.parametrize(
