@@ -55,8 +55,7 @@ def _load(name):
     # A file that is not there would be an error in the log, in each run of most systems.
     if name.startswith("os") and not __salt__["cp.hash_file"](url):
         return {}
-    with files.fopen(__salt__["cp.cache_file"](url)) as stream:
-        return yaml.safe_load(stream) or {}
+    return yaml.safe_load(__salt__["cp.get_file_str"](url)) or {}
 
 
 @functools.cache
@@ -67,8 +66,7 @@ def _schema():
 @functools.cache
 def _names():
     """The lives of options, by program; test/options/extract writes them."""
-    with files.fopen(__salt__["cp.cache_file"]("salt://nova/parameters/names.json")) as stream:
-        return json.load(stream)
+    return json.loads(__salt__["cp.get_file_str"]("salt://nova/parameters/names.json"))
 
 
 # ---- checks ------------------------------------------------------------------------------------

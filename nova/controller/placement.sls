@@ -16,6 +16,7 @@ nova-controller-placement-conf:
     - context:
         program: placement
         pillar_key: placement_config
+    - imports: [salt://nova/map.jinja, salt://nova/map.py, salt://nova/parameters/]
     - require:
       - sls: nova.controller.package
 {{ server(nova, 'controller-placement', 'placement', nova.users.placement, nova.ports.placement) }}

@@ -33,6 +33,7 @@ def map_module(pillar, minion_id="ctl1", **grains):
     path = lambda url: ROOT / url.removeprefix("salt://")  # noqa: E731
     module.__salt__ = {
         "cp.cache_file": lambda url: str(path(url)),
+        "cp.get_file_str": lambda url: path(url).read_text(),
         "cp.hash_file": lambda url: {"hsum": "…"} if path(url).exists() else {},
         "sdb.get": lambda uri: f"value of {uri}",
     }
