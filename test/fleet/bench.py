@@ -20,7 +20,7 @@ FILES = cache.FILES / "bench"
 # What a controller's daemons read, kept from the formula's run for the bare script's.
 CONFIGURATION = ("etc/nova", "etc/placement", "etc/default/nova-consoleproxy",
                  "etc/systemd/system")
-DAEMONS = ("api", "metadata", "conductor", "scheduler", "novncproxy", "placement")
+DAEMONS = ("api", "metadata", "conductor", "scheduler", "novncproxy")
 ACCESS_LOG = "var/log/keystone/keystone.log"
 SIZES = (1, 10, 100, 1000)
 CELLS = (1, 10, 50)
@@ -83,6 +83,9 @@ def first(site: lab.Lab) -> dict[str, Any]:
         (kept / path).parent.mkdir(parents=True, exist_ok=True)
         shell.run("cp", "--archive", place.root / path, kept / path)
     databases = _mysql(site, "SHOW DATABASES", "--skip-column-names").split()
+    cells = dict(line.split("\t") for line in _mysql(
+        site, "SELECT name, database_connection FROM nova_api.cell_mappings",
+        "--skip-column-names").splitlines())
     ours = [name for name in databases if name.startswith(("nova", "placement"))]
     grants = "\n".join(f"CREATE DATABASE {name};" for name in ours)
     accounts = hosts.call(site.place("infra"), "sh", "-c",
@@ -92,10 +95,13 @@ def first(site: lab.Lab) -> dict[str, Any]:
     hosts.call(site.place("infra"), "salt", "lb1", "state.apply", "nova")
     _mysql(site, grants + "\n" + ";\n".join(accounts.strip().splitlines()))
     shell.run("cp", "--archive", kept, place.root / "root/floor")
-    units = [nova["units"][daemon] for daemon in DAEMONS]
-    urls = [f"http://{nova['my_netloc']}:{port}" for port in nova["ports"].values()]
-    _render("floor.j2", place.root / "root/floor.sh", units=units, urls=urls,
-            packages=nova["packages"]["controller"])
+    pillar.write_local(place.root / "srv/pillar", "ctl1", site.seed)
+    _register(place)
+    base = f"http://{nova['my_netloc']}"
+    _render("floor.j2", place.root / "root/floor.sh", packages=nova["packages"]["controller"],
+            units=nova["units"], daemons=[nova["units"][daemon] for daemon in DAEMONS],
+            cells=cells, placement=f"{nova['urls']['placement']}/",
+            urls=[f"{base}:{nova['ports'][port]}/" for port in ("api", "metadata")])
     floor = measure(place, 1, "bash", "/root/floor.sh")["s"]
     lab.restore(site.name, lab.BARE)
     return {"first_s": took, "first_floor_s": floor, **_ratio("first_s", took, floor, "first_"),
@@ -264,6 +270,21 @@ def puppet(site: lab.Lab, runs: int) -> dict[str, Any]:
     measure(place, 2, *apply, codes=(0, 2, 4, 6))
     found = measure(place, runs, *apply, codes=(0, 2))
     return {"puppet_noop_s": found["s"], "puppet_codes": found["codes"]}
+
+
+def _register(place: hosts.Place) -> None:
+    """Make what the site has in Keystone, as a controller's first run would."""
+    hosts.call(place, *SALT, "saltutil.sync_all")
+    chunks = json.loads(hosts.call(place, *SALT, "--out=json", "state.show_low_sls",
+                                   "nova.controller.identity"))["local"]
+    states = {
+        chunk["__id__"]: {f"nova_identity.{chunk['fun']}": [
+            {key: value} for key, value in chunk.items()
+            if not key.startswith(("__", "require")) and key not in ("state", "fun", "order")]}
+        for chunk in chunks if chunk["state"] == "nova_identity"
+    }
+    (place.root / "root/register.sls").write_text("#!json\n" + json.dumps(states))
+    hosts.call(place, *SALT, "--retcode-passthrough", "state.template", "/root/register.sls")
 
 
 def _ratio(name: str, took: float, floor: float, prefix: str = "") -> dict[str, float]:
