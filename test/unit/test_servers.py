@@ -8,59 +8,115 @@ import pytest
 from conftest import ROOT, load
 from test_map import changed
 
-# Family, name, release, and the OpenStack release where the system has no default.
-SYSTEMS = {
-    "Debian 12": ("Debian", "Debian", "12", ...),
-    "Debian 13": ("Debian", "Debian", "13", ...),
-    "Ubuntu 24.04": ("Debian", "Ubuntu", "24.04", ...),
-    "Ubuntu 26.04": ("Debian", "Ubuntu", "26.04", ...),
-    "CentOS 7": ("RedHat", "CentOS", "7", ...),
-    "Rocky 9": ("RedHat", "Rocky", "9", ...),
-    "CentOS 10": ("RedHat", "CentOS Stream", "10", "2026.1"),
-}
 UWSGI = {
-    "api": "/etc/nova/nova-api-uwsgi.ini",
-    "metadata": "/etc/nova/nova-api-metadata-uwsgi.ini",
-    "placement": "/etc/placement/placement-api-uwsgi.ini",
+    "api": ("nova-api", "/etc/nova/nova-api-uwsgi.ini"),
+    "metadata": ("nova-api-metadata", "/etc/nova/nova-api-metadata-uwsgi.ini"),
+    "placement": ("placement-api", "/etc/placement/placement-api-uwsgi.ini"),
 }
 UBUNTU = "/etc/apache2/sites-enabled/"
-CENTOS = "/etc/httpd/conf.d/00-"
-SERVED = {  # system: {daemon: (unit, its web server's file, what that runs)}
-    "Debian 12": {
-        "api": ("nova-api", UWSGI["api"], "wsgi-file = /usr/bin/nova-api-wsgi"),
-        "metadata": ("nova-api-metadata", UWSGI["metadata"], "wsgi-file = /usr/bin/nova-metadata-"),
-        "placement": ("placement-api", UWSGI["placement"], "wsgi-file = /usr/bin/placement-api"),
-    },
-    "Debian 13": {
-        "api": ("nova-api", UWSGI["api"], "module = nova.wsgi.osapi_compute:application"),
-        "metadata": ("nova-api-metadata", UWSGI["metadata"], "module = nova.wsgi.metadata:app"),
-        "placement": ("placement-api", UWSGI["placement"], "module = placement.wsgi.api:app"),
-    },
-    "Ubuntu 24.04": {
-        "api": ("nova-api", None, None),
-        "placement": ("apache2", f"{UBUNTU}placement-api.conf", "/ /usr/bin/placement-api\n"),
-    },
-    "Ubuntu 26.04": {
-        "api": ("apache2", f"{UBUNTU}nova-api.conf", "/ /usr/local/lib/nova-formula/api.wsgi"),
-        "metadata": ("apache2", f"{UBUNTU}nova-api-metadata.conf", "nova-formula/metadata.wsgi"),
-        "placement": ("apache2", f"{UBUNTU}placement-api.conf", "nova-formula/placement.wsgi"),
-    },
-    "CentOS 7": {
-        "api": ("openstack-nova-api", None, None),
-        "consoleauth": ("openstack-nova-consoleauth", None, None),
-        "placement": ("httpd", f"{CENTOS}placement-api.conf", "/ /usr/bin/placement-api\n"),
-    },
-    "Rocky 9": {
-        "api": ("openstack-nova-api", None, None),
-        "placement": ("httpd", f"{CENTOS}placement-api.conf", "nova-formula/placement.wsgi"),
-    },
-    "CentOS 10": {
-        "api": ("httpd", f"{CENTOS}nova-api.conf", "nova-formula/api.wsgi"),
-        "metadata": ("httpd", f"{CENTOS}nova-api-metadata.conf", "nova-formula/metadata.wsgi"),
-        "placement": ("httpd", f"{CENTOS}placement-api.conf", "nova-formula/placement.wsgi"),
-    },
+RDO = "/etc/httpd/conf.d/00-"
+# How the APIs are served: {daemon: (unit, its web server's file, what that runs)}.
+SCRIPTS_IN_UWSGI = {
+    "api": (*UWSGI["api"], "wsgi-file = /usr/bin/nova-api-wsgi"),
+    "metadata": (*UWSGI["metadata"], "wsgi-file = /usr/bin/nova-metadata-"),
+    "placement": (*UWSGI["placement"], "wsgi-file = /usr/bin/placement-api"),
+}
+MODULES_IN_UWSGI = {
+    "api": (*UWSGI["api"], "module = nova.wsgi.osapi_compute:application"),
+    "metadata": (*UWSGI["metadata"], "module = nova.wsgi.metadata:app"),
+    "placement": (*UWSGI["placement"], "module = placement.wsgi.api:app"),
+}
+DAEMON_ON_UBUNTU = {
+    "api": ("nova-api", None, None),
+    "placement": ("apache2", f"{UBUNTU}placement-api.conf", "/ /usr/bin/placement-api\n"),
+}
+APACHE_ON_UBUNTU = {
+    "api": ("apache2", f"{UBUNTU}nova-api.conf", "/ /usr/local/lib/nova-formula/api.wsgi"),
+    "metadata": ("apache2", f"{UBUNTU}nova-api-metadata.conf", "nova-formula/metadata.wsgi"),
+    "placement": ("apache2", f"{UBUNTU}placement-api.conf", "nova-formula/placement.wsgi"),
+}
+DAEMON_OF_RDO = {
+    "api": ("openstack-nova-api", None, None),
+    "placement": ("httpd", f"{RDO}placement-api.conf", "/ /usr/bin/placement-api\n"),
+}
+STEIN_OF_RDO = {**DAEMON_OF_RDO, "consoleauth": ("openstack-nova-consoleauth", None, None)}
+EPOXY_OF_RDO = {
+    **DAEMON_OF_RDO,
+    "placement": ("httpd", f"{RDO}placement-api.conf", "nova-formula/placement.wsgi"),
+}
+APACHE_OF_RDO = {
+    "api": ("httpd", f"{RDO}nova-api.conf", "nova-formula/api.wsgi"),
+    "metadata": ("httpd", f"{RDO}nova-api-metadata.conf", "nova-formula/metadata.wsgi"),
+    "placement": ("httpd", f"{RDO}placement-api.conf", "nova-formula/placement.wsgi"),
+}
+# Salt's grains os_family, os and osrelease; the release, where the system has no default of its own
+# or installs another (the cloud archive); how the APIs are served.
+SYSTEMS = {
+    "Debian 11": ("Debian", "Debian", "11", ..., SCRIPTS_IN_UWSGI),
+    "Debian 12": ("Debian", "Debian", "12", ..., SCRIPTS_IN_UWSGI),
+    "Debian 13": ("Debian", "Debian", "13", ..., MODULES_IN_UWSGI),
+    "Debian 14": ("Debian", "Debian", "forky/sid", "2026.1", MODULES_IN_UWSGI),
+    "Debian sid": ("Debian", "Debian", "forky/sid", "2026.2", MODULES_IN_UWSGI),
+    "Ubuntu 22.04": ("Debian", "Ubuntu", "22.04", ..., DAEMON_ON_UBUNTU),
+    "Ubuntu 22.04, cloud archive": ("Debian", "Ubuntu", "22.04", "2024.1", DAEMON_ON_UBUNTU),
+    "Ubuntu 24.04": ("Debian", "Ubuntu", "24.04", ..., DAEMON_ON_UBUNTU),
+    "Ubuntu 24.04, cloud archive": ("Debian", "Ubuntu", "24.04", "2025.2", APACHE_ON_UBUNTU),
+    "Ubuntu 26.04": ("Debian", "Ubuntu", "26.04", ..., APACHE_ON_UBUNTU),
+    "Ubuntu 26.04, cloud archive": ("Debian", "Ubuntu", "26.04", "2026.2", APACHE_ON_UBUNTU),
+    "CentOS 7": ("RedHat", "CentOS", "7.9.2009", ..., STEIN_OF_RDO),
+    "CentOS Stream 8": ("RedHat", "CentOS Stream", "8", ..., DAEMON_OF_RDO),
+    "Rocky 8": ("RedHat", "Rocky", "8.10", "train", DAEMON_OF_RDO),
+    "CentOS Stream 9": ("RedHat", "CentOS Stream", "9", "zed", DAEMON_OF_RDO),
+    "Rocky 9": ("RedHat", "Rocky", "9.6", ..., EPOXY_OF_RDO),
+    "CentOS Stream 10": ("RedHat", "CentOS Stream", "10", "2026.1", APACHE_OF_RDO),
+    "Rocky 10": ("RedHat", "Rocky", "10.1", ..., EPOXY_OF_RDO),
+}
+ROLES = ["controller", "compute", "haproxy"]
+SLS = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".init")
+    for path in (ROOT / "nova").rglob("*.sls")
+)
+ELSEWHERE = {"controller": {"ctl2": "10.20.0.70"}}
+MORE = {
+    "repositories": {"openstack": {"baseurl": "https://mirror.example.org/"}},
+    "flavors": {"m1.small": {"ram": 2048, "vcpus": 1}},
+    "cells": {"cell2": {"messaging": {"vhost": "cell2"}}},
+    "clean": {"identity": True, "packages": True, "databases": ["nova"]},
 }
 PORTS = {"api": 8774, "metadata": 8775, "placement": 8778}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def opts(opts, cache):
+    """Those of a minion that has the formula's files and modules from an earlier run."""
+    # The pillar is taken as it is, instead of being gathered again.
+    return {**opts, "cachedir": str(cache), "extension_modules": str(cache), "__cli": "salt-call"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_all_that_a_role_has_compiles(opts, system, role):
+    others = tuple(f"nova.{other}" for other in ROLES if other != role)
+    sls = [name for name in SLS if not name.startswith(others)]
+    assert compiled(opts, system, sls, roles=[role], topology=ELSEWHERE, **MORE)
+
+
+@pytest.mark.parametrize("sls", SLS)
+def test_an_sls_alone_brings_the_states_that_its_own_require(opts, sls):
+    states = compiled(opts, "Debian 12", sls, roles=ROLES, topology=ELSEWHERE, **MORE)
+    there = set()
+    for chunk in states:
+        there |= {(chunk["state"], chunk["__id__"]), (chunk["state"], chunk["name"])}
+        # Salt 3006 takes an SLS that only includes others for there, and waits for nothing.
+        there |= {("sls", chunk["__sls__"])}
+    for chunk in states:
+        required = [pair for one in chunk.get("require", []) for pair in one.items()]
+        assert set(required) <= there, chunk["__id__"]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -72,7 +128,7 @@ def test_an_api_is_served_as_its_system_does_it(opts, system):
         if chunk["fun"] == "running" and chunk["__id__"].startswith("nova-controller")
     }
     daemons["placement"] = daemons.pop("nova-controller-placement-running")
-    served = SERVED[system]
+    served = SYSTEMS[system][-1]
     for name in ("conductor", "scheduler", "novncproxy"):
         assert daemons.pop(name).endswith(f"nova-{name}")
     assert daemons == {name: unit for name, (unit, _, _) in served.items()}
@@ -101,10 +157,10 @@ def test_an_api_is_served_as_its_system_does_it(opts, system):
 def test_clean_takes_the_web_servers_away_and_spares_a_shared_apache(opts, system):
     states = compiled(opts, system, "nova.clean")
     gone = {chunk["name"] for chunk in states if chunk["fun"] == "absent"}
-    assert {path for _, path, _ in SERVED[system].values() if path} <= gone
+    assert {path for _, path, _ in SYSTEMS[system][-1].values() if path} <= gone
     stopped = {chunk["name"] for chunk in states if chunk["fun"] == "dead"}
     assert not stopped & {"apache2", "httpd"}
-    assert [c["name"] for c in states if c.get("reload")] == [SERVED[system]["placement"][0]]
+    assert [c["name"] for c in states if c.get("reload")] == [SYSTEMS[system][-1]["placement"][0]]
 
 
 def test_the_seed_s_repositories_are_set_up_before_the_packages(opts):
@@ -145,20 +201,28 @@ def test_warnings_reach_the_operator_and_change_nothing(opts):
 
 
 def compiled(opts, system, sls="nova", **pillar):
-    """All states of a single node of a system."""
-    family, name, version, release = SYSTEMS[system]
+    """All states of a node of a system: of one with the daemons of both roles, by default."""
+    family, name, version, release, _ = SYSTEMS[system]
+    major = version.split(".")[0]
     opts["grains"].update(
         os_family=family,
         os=name,
         osrelease=version,
-        osmajorrelease=int(version.split(".")[0]),
+        osmajorrelease=int(major) if major.isdigit() else "",
         num_cpus=4,
     )
-    node = {"roles": ["controller", "compute"], "my_ip": "10.20.0.60", "virt_type": "qemu"}
-    opts["pillar"] = {"nova": changed(release=release, topology=..., threads=3, **node, **pillar)}
+    node = {
+        "roles": ["controller", "compute"],
+        "topology": {},
+        "my_ip": "10.20.0.60",
+        "virt_type": "qemu",
+        "threads": 3,
+        **pillar,
+    }
+    opts["pillar"] = {"nova": changed(release=release, **node)}
     _, modules, _ = load(opts)
     chunks = modules["state.show_low_sls"](sls)
-    assert isinstance(chunks[0], dict), chunks
+    assert all(isinstance(chunk, dict) for chunk in chunks), chunks
     return chunks
 
 
