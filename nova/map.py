@@ -292,7 +292,9 @@ def _merged(pillar):
     )
     number = releases.get(name)
     first, last = system.pop("from", {}), system.pop("until", {})
-    layers = [layer for since, layer in sorted(first.items()) if number and number >= since]
+    major = __grains__.get("osmajorrelease") or 0
+    layers = [v for since, v in sorted(system.pop("from_system", {}).items()) if major >= since]
+    layers += [layer for since, layer in sorted(first.items()) if number and number >= since]
     layers += [layer for until, layer in sorted(last.items()) if number and number <= until]
     nova = dictupdate.merge_recurse(_load("defaults"), {"packages": {}, "units": {}})
     for layer in (system, *layers, pillar, pillar.get("lookup", {})):

@@ -115,8 +115,8 @@ def test_an_sls_alone_brings_the_states_that_its_own_require(opts, sls):
         # Salt 3006 takes an SLS that only includes others for there, and waits for nothing.
         there |= {("sls", chunk["__sls__"])}
     for chunk in states:
-        required = [pair for one in chunk.get("require", []) for pair in one.items()]
-        assert set(required) <= there, chunk["__id__"]
+        named = chunk.get("require", []) + chunk.get("require_in", [])
+        assert {pair for one in named for pair in one.items()} <= there, chunk["__id__"]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -151,6 +151,20 @@ def test_an_api_is_served_as_its_system_does_it(opts, system):
                 assert "import application" in script
     no_more = {path for path in files if path.endswith((".ini", "-api.conf", "metadata.conf"))}
     assert no_more == {path for _, path, _ in served.values() if path}
+
+
+MODULAR = [f"virt{driver}d.socket" for driver in ("nodedev", "proxy", "qemu", "secret", "storage")]
+LIBVIRT = {"Debian 13": ["libvirtd.socket"], "Rocky 8": ["libvirtd"], "Rocky 9": MODULAR}
+
+
+@pytest.mark.parametrize("system", LIBVIRT)
+def test_nova_compute_waits_for_libvirt_as_its_system_has_it(opts, system):
+    states = compiled(opts, system, "nova.compute", roles=["compute"], topology=ELSEWHERE)
+    libvirt = {c["__id__"]: c["name"] for c in states if "-libvirt" in c["__id__"]}
+    assert sorted(libvirt.values()) == LIBVIRT[system]
+    for chunk in states:
+        if chunk["__id__"] in libvirt:
+            assert {"nova_unit": "nova-compute-service-compute"} in chunk["require_in"]
 
 
 @pytest.mark.parametrize("system", ["Ubuntu 26.04", "CentOS 7"])
