@@ -132,9 +132,16 @@ def _faults_of_sense(nova, pillar):
             f"The OS family {__grains__['os_family']} is not known: "
             "give nova:lookup:packages and nova:lookup:units."
         )
+    if nova["placement_in_nova"] and "in_nova" not in nova:
+        faults.append(
+            f"nova:placement_in_nova must be false: {__grains__.get('os')} has none for "
+            f"{release['name']}; RedHat systems have one for stein, the last release with it."
+        )
     passwords = pillar.get("passwords", {})
     for role in nova["roles"]:
         for name in PASSWORDS[role]:
+            if name == "database_placement" and nova["placement_in_nova"]:
+                continue
             if name not in passwords and f"nova:passwords:{name} is missing." not in faults:
                 faults.append(f"nova:passwords:{name} is missing.")
     for key, value in (
@@ -297,7 +304,10 @@ def _merged(pillar):
     layers += [layer for since, layer in sorted(first.items()) if number and number >= since]
     layers += [layer for until, layer in sorted(last.items()) if number and number <= until]
     nova = dictupdate.merge_recurse(_load("defaults"), {"packages": {}, "units": {}})
-    for layer in (system, *layers, pillar, pillar.get("lookup", {})):
+    for layer in (system, *layers):
+        nova = dictupdate.merge_recurse(nova, layer)
+    in_nova = nova.get("in_nova", {}) if pillar.get("placement_in_nova") else {}
+    for layer in (in_nova, pillar, pillar.get("lookup", {})):
         nova = dictupdate.merge_recurse(nova, layer)
     # Pillar values stay where pillar has them: only their names travel (nova:passwords:…).
     nova.pop("passwords", None)
@@ -369,6 +379,10 @@ def _derive(nova, pillar):
         for lines in nova["sections"].values()
         for line in lines
         if line.startswith("bind ")
+    ]
+    nova["placements"] = [
+        f"http://{_bracketed(address)}:{nova['ports']['placement']}/"
+        for address in controllers.values() or [nova["my_ip"]]
     ]
     nova["conf"] = _config(nova, pillar.get("passwords", {}))
 

@@ -259,6 +259,10 @@ BAD = {
     "an unknown virt_type": (dict(virt_type="xen"), "nova:virt_type must be"),
     "a site with a slash": (dict(site="a/b"), "nova:site must be"),
     "no timeout": (dict(timeouts={"lock": 0}), "nova:timeouts:lock must be a number of seconds."),
+    "a Placement inside a Nova that has none": (
+        dict(placement_in_nova=True),
+        "nova:placement_in_nova must be false: None has none for zed",
+    ),
     "a flavor without memory": (
         dict(flavors={"m1.small": {"vcpus": 1}}),
         "nova:flavors:m1.small:ram is missing.",

@@ -40,6 +40,10 @@ DAEMON_OF_RDO = {
     "placement": ("httpd", f"{RDO}placement-api.conf", "/ /usr/bin/placement-api\n"),
 }
 STEIN_OF_RDO = {**DAEMON_OF_RDO, "consoleauth": ("openstack-nova-consoleauth", None, None)}
+INSIDE_NOVA = {
+    **STEIN_OF_RDO,
+    "placement": ("httpd", f"{RDO}nova-placement-api.conf", "/ /usr/bin/nova-placement-api\n"),
+}
 EPOXY_OF_RDO = {
     **DAEMON_OF_RDO,
     "placement": ("httpd", f"{RDO}placement-api.conf", "nova-formula/placement.wsgi"),
@@ -64,6 +68,7 @@ SYSTEMS = {
     "Ubuntu 26.04": ("Debian", "Ubuntu", "26.04", ..., APACHE_ON_UBUNTU),
     "Ubuntu 26.04, cloud archive": ("Debian", "Ubuntu", "26.04", "2026.2", APACHE_ON_UBUNTU),
     "CentOS 7": ("RedHat", "CentOS", "7.9.2009", ..., STEIN_OF_RDO),
+    "CentOS 7, Placement in Nova": ("RedHat", "CentOS", "7.9.2009", "stein", INSIDE_NOVA),
     "CentOS Stream 8": ("RedHat", "CentOS Stream", "8", ..., DAEMON_OF_RDO),
     "Rocky 8": ("RedHat", "Rocky", "8.10", "train", DAEMON_OF_RDO),
     "CentOS Stream 9": ("RedHat", "CentOS Stream", "9", "zed", DAEMON_OF_RDO),
@@ -167,6 +172,30 @@ def test_nova_compute_waits_for_libvirt_as_its_system_has_it(opts, system):
             assert {"nova_unit": "nova-compute-service-compute"} in chunk["require_in"]
 
 
+def test_placement_inside_nova_has_neither_a_database_nor_a_configuration_of_its_own(opts):
+    states = compiled(opts, "CentOS 7, Placement in Nova", passwords__database_placement=...)
+    names = [str(chunk["name"]) for chunk in states]
+    assert "openstack-nova-placement-api" in str([chunk.get("pkgs") for chunk in states])
+    assert not {"/etc/placement/placement.conf", "placement_db_synced"} & set(names)
+    assert not [c for c in states if c["state"] == "nova_database" and c["name"] == "placement"]
+    (unit,) = [c for c in states if c["__id__"] == "nova-controller-placement-running"]
+    assert "/etc/nova/nova.conf" in unit["reads"]
+    assert {"nova_schema": "nova-controller-schema-api"} in unit["require"]
+
+
+def test_rows_are_moved_before_placement_has_a_schema_and_a_site_of_its_own(opts):
+    topology = {"controller": {"ctl1": "10.20.0.60", "ctl2": "10.20.0.70"}}
+    states = compiled(opts, "CentOS 7", roles=["controller"], topology=topology)
+    (moved,) = [chunk for chunk in states if chunk["fun"] == "placement_moved"]
+    assert moved["silent"] == ["http://10.20.0.60:8778/", "http://10.20.0.70:8778/"]
+    assert moved["sites"] == [f"{RDO}nova-placement-api.conf", f"{RDO}placement-api.conf"]
+    before = {pair for one in moved["require_in"] for pair in one.items()}
+    assert before == {
+        ("file", "nova-controller-placement-placement-server"),
+        ("nova_schema", "nova-controller-placement-schema"),
+    }
+
+
 @pytest.mark.parametrize("system", ["Ubuntu 26.04", "CentOS 7"])
 def test_clean_takes_the_web_servers_away_and_spares_a_shared_apache(opts, system):
     states = compiled(opts, system, "nova.clean")
@@ -231,6 +260,7 @@ def compiled(opts, system, sls="nova", **pillar):
         "my_ip": "10.20.0.60",
         "virt_type": "qemu",
         "threads": 3,
+        "placement_in_nova": system.endswith("Placement in Nova"),
         **pillar,
     }
     opts["pillar"] = {"nova": changed(release=release, **node)}
