@@ -17,6 +17,8 @@ from salt.utils import dictupdate, files, yaml
 
 ROLES = ("controller", "compute", "haproxy")
 KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates")
+# Where a repository of yum or dnf is, and none of apt.
+YUM = {"baseurl", "mirrorlist", "metalink"}
 # Passwords that a role cannot do without.
 PASSWORDS = {
     "controller": (
@@ -132,7 +134,7 @@ def _faults_of_sense(nova, pillar):
             f"The OS family {__grains__['os_family']} is not known: "
             "give nova:lookup:packages and nova:lookup:units."
         )
-    if nova["placement_in_nova"] and "in_nova" not in nova:
+    if nova["placement_in_nova"] and "in_nova" not in nova and "controller" in nova["roles"]:
         faults.append(
             f"nova:placement_in_nova must be false: {__grains__.get('os')} has none for "
             f"{release['name']}; RedHat systems have one for stein, the last release with it."
@@ -380,6 +382,12 @@ def _derive(nova, pillar):
         for line in lines
         if line.startswith("bind ")
     ]
+    # A site of several systems names those of all.
+    nova["repositories"] = {
+        name: options
+        for name, options in nova.get("repositories", {}).items()
+        if YUM.isdisjoint(options) == (__grains__["os_family"] == "Debian")
+    }
     nova["placements"] = [
         f"http://{_bracketed(address)}:{nova['ports']['placement']}/"
         for address in controllers.values() or [nova["my_ip"]]
