@@ -388,6 +388,11 @@ def _derive(nova, pillar):
         for name, options in nova.get("repositories", {}).items()
         if YUM.isdisjoint(options) == (__grains__["os_family"] == "Debian")
     }
+    nova["open_ports"] = _open_ports(nova)
+    selinux = nova.pop("selinux", {}) if __grains__.get("selinux", {}).get("enabled") else {}
+    for role, packages in selinux.get("packages", {}).items():
+        nova["packages"][role] = nova["packages"][role] + packages
+    nova["selinux_booleans"] = selinux.get("booleans", {}).get("haproxy", [])
     nova["placements"] = [
         f"http://{_bracketed(address)}:{nova['ports']['placement']}/"
         for address in controllers.values() or [nova["my_ip"]]
@@ -456,6 +461,20 @@ def _my_ip(nova):
             return address
     nova["faults"].append("nova:my_ip is missing, and this minion has no address but loopback.")
     return None
+
+
+def _open_ports(nova):
+    """Ports of this node's roles, as firewalld takes them."""
+    firewall = nova["firewall"]
+    if "unit" not in firewall or not firewall["enabled"]:
+        return []
+    served = {
+        "controller": nova["ports"].values(),
+        "compute": [],
+        "haproxy": [port for _, port in nova["listens"]],
+    }
+    ports = {f"{port}/tcp" for role in nova["roles"] for port in served[role]}
+    return sorted(ports.union(*(firewall["ports"].get(role, []) for role in nova["roles"])))
 
 
 def _host():

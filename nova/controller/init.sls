@@ -1,5 +1,6 @@
 # A controller, in the order of the deployment guide.
 include:
+  - nova.firewall
   - nova.controller.package
   - nova.controller.database
   - nova.controller.config

@@ -196,6 +196,53 @@ def test_rows_are_moved_before_placement_has_a_schema_and_a_site_of_its_own(opts
     }
 
 
+SELINUX = {"enabled": True, "enforced": "Permissive"}
+
+
+@pytest.mark.parametrize(
+    ("system", "tools"),
+    [("CentOS 7", "policycoreutils-python"), ("Rocky 9", "policycoreutils-python-utils")],
+)
+def test_selinux_lets_haproxy_and_httpd_do_their_work_where_it_is_on(opts, system, tools):
+    opts["grains"]["selinux"] = SELINUX
+    states = compiled(opts, system, roles=ROLES, topology=ELSEWHERE)
+    packages = {chunk["__sls__"]: chunk["pkgs"] for chunk in states if "pkgs" in chunk}
+    assert "openstack-selinux" in packages["nova.controller.package"]
+    assert "openstack-selinux" in packages["nova.compute.package"]
+    assert packages["nova.haproxy.package"] == ["haproxy", tools]
+    (boolean,) = [chunk for chunk in states if chunk["state"] == "selinux"]
+    assert (boolean["name"], boolean["value"], boolean["persist"]) == (
+        "haproxy_connect_any",
+        True,
+        True,
+    )
+
+
+@pytest.mark.parametrize("system", ["Debian 12", "Rocky 9"])
+def test_where_selinux_is_off_nothing_is_said_of_it(opts, system):
+    opts["grains"]["selinux"] = {"enabled": False}
+    states = compiled(opts, system, roles=ROLES, topology=ELSEWHERE)
+    assert "selinux" not in str([chunk.get("pkgs") for chunk in states])
+    assert not [chunk for chunk in states if chunk["state"] == "selinux"]
+
+
+OPEN = {
+    "controller": ["6080/tcp", "8774/tcp", "8775/tcp", "8778/tcp"],
+    "compute": ["5900-6923/tcp"],
+    "haproxy": ["6080/tcp", "8774/tcp", "8778/tcp"],
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_firewalld_opens_the_ports_of_a_role(opts, role):
+    pillar = {"roles": [role], "topology": ELSEWHERE}
+    states = compiled(opts, "Rocky 9", firewall={"enabled": True, "zone": "internal"}, **pillar)
+    (ports,) = [chunk for chunk in states if chunk["state"] == "nova_firewall"]
+    assert (ports["name"], ports["ports"]) == ("internal", OPEN[role])
+    states = compiled(opts, "Rocky 9", firewall={"enabled": False}, **pillar)
+    assert not [chunk for chunk in states if chunk["state"] == "nova_firewall"]
+
+
 @pytest.mark.parametrize("system", ["Ubuntu 26.04", "CentOS 7"])
 def test_clean_takes_the_web_servers_away_and_spares_a_shared_apache(opts, system):
     states = compiled(opts, system, "nova.clean")
