@@ -16,7 +16,7 @@ from urllib.parse import quote
 from salt.utils import dictupdate, files, yaml
 
 ROLES = ("controller", "compute", "haproxy")
-KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates")
+KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates", "lookup")
 # Where a repository of yum or dnf is, and none of apt.
 YUM = {"baseurl", "mirrorlist", "metalink"}
 # Passwords that a role cannot do without.

@@ -302,6 +302,14 @@ def test_null_leaves_out_a_flavor_and_removes_a_label():
     assert nova["aggregates"]["ssd"]["metadata"] == {"x": None}
 
 
+def test_lookup_replaces_a_name_of_the_system_and_null_removes_one():
+    lookup = {"units": {"libvirt": "libvirtd", "libvirt_nodedev": None}}
+    grains = {"os_family": "RedHat", "os": "Rocky", "osmajorrelease": 9}
+    units = run_map(changed(lookup=lookup), **grains)["units"]
+    assert units["libvirt"] == "libvirtd"
+    assert "libvirt_nodedev" not in units and "libvirt_proxy" in units
+
+
 def test_every_fault_is_listed_at_once():
     faults = run_map(changed(ports={"api": "x"}, scheme="ftp", vip="a b"))["faults"]
     assert len(faults) == 3

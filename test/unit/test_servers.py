@@ -3,8 +3,11 @@ All states of a node compile on every distribution, and serve the APIs by the we
 distribution and its release have, each on its own address.
 """
 
+import re
+
 import jinja2
 import pytest
+import yaml
 from conftest import ROOT, load
 from test_map import changed
 
@@ -280,6 +283,36 @@ def test_the_seed_s_repositories_are_set_up_before_the_packages(opts):
     for given in (stein, virt):
         (chunk,) = [c for c in states if c.get("humanname") == given["humanname"]]
         assert {key: chunk[key] for key in given} == given
+
+
+BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/repositories.md").read_text(), re.S)
+EXAMPLES = {}
+for block in BLOCKS:
+    EXAMPLES.update(yaml.safe_load(block)["nova"]["repositories"])
+
+
+@pytest.mark.parametrize(
+    ("system", "names"),
+    [
+        ("Ubuntu 24.04, cloud archive", {"cloud-archive"}),
+        ("CentOS 7", EXAMPLES.keys() - {"cloud-archive"}),
+    ],
+)
+def test_repositories_of_the_docs_are_set_up_where_they_belong_and_signed(opts, system, names):
+    states = compiled(opts, system, "nova.repository", repositories=EXAMPLES)
+    made = {
+        chunk["__id__"].removeprefix("nova-repository-"): chunk
+        for chunk in states
+        if chunk["state"] == "pkgrepo"
+    }
+    assert made.keys() == names
+    for name, chunk in made.items():
+        given = EXAMPLES[name]
+        assert {key: chunk[key] for key in given} == given
+        if "baseurl" in given:
+            assert (chunk["gpgcheck"], chunk["gpgkey"][:8]) == (1, "https://")
+        else:
+            assert "signed-by=" in chunk["name"] and chunk["key_url"].startswith("https://")
 
 
 def test_warnings_reach_the_operator_and_change_nothing(opts):
