@@ -289,9 +289,9 @@ def _name_in(release, name, names):
 
 
 def _merged(pillar):
-    system = dictupdate.merge_recurse(
-        _load(f"os_family/{__grains__['os_family']}"), _load(f"os/{__grains__.get('os')}")
-    )
+    system = _load(f"os_family/{__grains__['os_family']}")
+    if __grains__.get("os") in system.pop("systems", []):
+        system = dictupdate.merge_recurse(system, _load(f"os/{__grains__['os']}"))
     releases, shipped = _load("releases"), system.pop("release", {})
     name = str(
         pillar.get("release")
