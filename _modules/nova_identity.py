@@ -5,9 +5,11 @@ Every function takes ``auth``, a dict: ``auth_url``, ``username``, ``password_pi
 a pillar key) or ``password``, ``project_name`` (admin), ``user_domain_name`` and
 ``project_domain_name`` (Default), ``cacert`` (a path). Requests go to the URL of ``auth_url``, not
 to the one in the catalog, which may be wrong yet; ``region_name`` and ``interface`` are therefore
-taken but not used. Instead of ``auth``, ``cloud`` or ``$OS_CLOUD`` names a cloud of clouds.yaml
-(read by openstacksdk). With neither, the account of ``[keystone_authtoken]`` in the node's own
-nova.conf asks, or where that has none the cloud ``nova``.
+taken but not used. ``read_as`` in it is a dict of the same keys: the account that reads, until it
+is refused something. A run that changes nothing then needs no token of the administrator, and has
+seen that account's password work. Instead of ``auth``, ``cloud`` or ``$OS_CLOUD`` names a cloud of
+clouds.yaml (read by openstacksdk). With neither, the account of ``[keystone_authtoken]`` in the
+node's own nova.conf asks, or where that has none the cloud ``nova``.
 
 An object is of one of these kinds, and is found by its key:
 
@@ -38,6 +40,7 @@ import os
 import time
 import urllib.parse
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import salt.utils.args
@@ -45,6 +48,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 BAD_REQUEST = 400
 UNAUTHORIZED = 401
+FORBIDDEN = 403
 NOT_FOUND = 404
 CONFLICT = 409
 TOO_MANY = 429
@@ -75,7 +79,7 @@ SETTLE_DELAY = 1
 NOVA_CONF = "/etc/nova/nova.conf"
 
 _AUTH = {"auth_url", "username", "password", "password_pillar", "project_name", "user_domain_name"}
-_AUTH |= {"project_domain_name", "region_name", "cacert", "interface"}
+_AUTH |= {"project_domain_name", "region_name", "cacert", "interface", "read_as"}
 
 
 class _Kind(NamedTuple):
@@ -144,6 +148,7 @@ class _Client(NamedTuple):
     kept: dict  # what has been read: (collection, …) → (when, value)
     waited: set  # the ids of duplicates that were given their time to go
     faults: list  # the last one that would meet every request: until when, sentence, info
+    readers: list  # who reads until it is refused: session, account, (user, domain, secret)
     service: str = ""  # the type of another service, whose URL it is then
 
     @property
@@ -384,25 +389,51 @@ def token_works(
         salt ctl1 nova_identity.token_works nova password_pillar=nova:passwords:keystone_nova
     """
     client = _client(auth, cloud)
-    from keystoneauth1 import exceptions
+    works = _kept(client, *_probe(client, name, domain, _secret(password, password_pillar)))
+    if not works:
+        _required_domain(client, domain)
+    return works
 
-    secret = _secret(password, password_pillar)
-    if secret is None:
-        raise SaltInvocationError("Give password_pillar, the name of a pillar key, or password.")
-    user = {"name": name, "domain": {"id": _required_domain(client, domain)}, "password": secret}
-    identity = {"methods": ["password"], "password": {"user": user}}
-    body = {"auth": {"identity": identity, "scope": "unscoped"}}
 
-    def probe() -> bool:
-        url = f"{client.url}/auth/tokens"
-        try:
-            client.session.post(url, json=body, authenticated=False, log=False)
-        except exceptions.Unauthorized:
-            return False
-        return True
+def read_ahead(
+    users: dict[str, str] | None = None,
+    domain: str = "Default",
+    auth: dict | None = None,
+    cloud: str | None = None,
+) -> bool:
+    """
+    Begin to ask for what later calls of this run look at, and do not wait for it.
 
-    key = ("users", "token", name, domain, secret)
-    return _kept(client, key, lambda: _ask(client, "POST /auth/tokens", probe, secret=secret))
+    That is a token, then at once the lists of roles, services and endpoints, and whether users'
+    passwords are right; a password costs Keystone some 0.2 s of hashing. What fails is told to
+    whoever looks at it.
+
+    users : dict
+        Users' names, and the names of the pillar keys that hold their passwords.
+    domain : str
+        Name of the users' domain.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.read_ahead
+    """
+    client = _client(auth, cloud)
+    reads = [_reading(client, collection) for collection in ("roles", "services", "endpoints")]
+    reads += [
+        _probe(client, name, domain, _secret(None, key)) for name, key in (users or {}).items()
+    ]
+    pool = ThreadPoolExecutor(len(reads) + 1)
+    token = pool.submit(_access, client)
+
+    def after_token(read: Callable[[], Any]) -> Any:
+        # It is waited for first; and a wrong password is tried once, not by each.
+        token.result()
+        return read()
+
+    for key, read in reads:
+        client.kept.setdefault(key, (time.monotonic(), pool.submit(after_token, read)))
+    pool.shutdown(wait=False)
+    return True
 
 
 def forget(auth: dict | None = None, cloud: str | None = None) -> bool:
@@ -813,9 +844,7 @@ def _named(client: _Client, collection: str, name: str, **query) -> list[dict[st
 
 def _domain_id(client: _Client, name: str) -> str | None:
     # The token tells its own user's and project's domains: mostly these are the ones meant.
-    access = _ask(
-        client, "POST /auth/tokens", lambda: client.session.auth.get_access(client.session)
-    )
+    access = _access(client)
     known = {
         access.user_domain_name: access.user_domain_id,
         access.project_domain_name: access.project_domain_id,
@@ -909,6 +938,11 @@ def _given(**values) -> dict[str, Any]:
 
 
 def _list(client: _Client, collection: str, **query) -> list[dict[str, Any]]:
+    return _kept(client, *_reading(client, collection, **query))
+
+
+def _reading(client: _Client, collection: str, **query) -> tuple[tuple, Callable[[], list[dict]]]:
+    """By what a list is kept, and how it is read."""
     name = collection.rpartition("/")[2]
 
     def read() -> list[dict]:
@@ -931,7 +965,37 @@ def _list(client: _Client, collection: str, **query) -> list[dict[str, Any]]:
             asked = urllib.parse.urlsplit(following).query if following else None
         return rows
 
-    return _kept(client, (collection, *sorted(query.items())), read)
+    return (collection, *sorted(query.items())), read
+
+
+def _probe(
+    client: _Client, name: str, domain: str, secret: str | None
+) -> tuple[tuple, Callable[[], bool]]:
+    """By what it is kept whether a user's password is right, and how that is found."""
+    if secret is None:
+        raise SaltInvocationError("Give password_pillar, the name of a pillar key, or password.")
+    from keystoneauth1 import exceptions
+
+    user = {"name": name, "domain": {"name": domain}, "password": secret}
+    identity = {"methods": ["password"], "password": {"user": user}}
+    body = {"auth": {"identity": identity, "scope": "unscoped"}}
+
+    def ask() -> bool:
+        url = f"{client.url}/auth/tokens"
+        try:
+            client.session.post(url, json=body, authenticated=False, log=False)
+        except exceptions.Unauthorized:
+            return False
+        return True
+
+    def read() -> bool:
+        if any(who == (name, domain, secret) for *_, who in client.readers):
+            _access(client)
+            if client.readers:
+                return True
+        return _ask(client, "POST /auth/tokens", ask, secret=secret)
+
+    return ("users", "token", name, domain, secret), read
 
 
 def _index(client: _Client, collection: str, by: str = "", **query) -> dict[Any, list[dict]]:
@@ -952,6 +1016,10 @@ def _kept(client: _Client, key: tuple, read: Callable[[], Any]) -> Any:
     if when is None or time.monotonic() - when > READ_AGE:
         value = read()
         client.kept[key] = (time.monotonic(), value)
+    elif isinstance(value, Future):
+        del client.kept[key]
+        value = value.result()
+        client.kept[key] = (when, value)
     return value
 
 
@@ -1023,13 +1091,16 @@ def _request(
 ) -> dict[str, Any]:
     doing = f"{method} {path}"
 
-    def send():
-        # keystoneauth1 writes bodies into the debug log, passwords too.
-        return client.session.request(
-            f"{client.url}{path}", method, json=body, headers=headers, log=secret is None
-        )
+    def ask(client: _Client) -> Any:
+        def send():
+            # keystoneauth1 writes bodies into the debug log, passwords too.
+            return client.session.request(
+                f"{client.url}{path}", method, json=body, headers=headers, log=secret is None
+            )
 
-    answer = _ask(client, doing, send, retry, secret)
+        return _ask(client, doing, send, retry, secret)
+
+    answer = _read(client, ask) if method == "GET" else ask(client)
     if not answer.content:
         return {}
     try:
@@ -1039,6 +1110,31 @@ def _request(
     if not isinstance(data, dict):
         raise _foreign(client, doing)
     return data
+
+
+def _access(client: _Client) -> Any:
+    """Whose token reads, and what it tells."""
+
+    def ask(client: _Client) -> Any:
+        return _ask(
+            client, "POST /auth/tokens", lambda: client.session.auth.get_access(client.session)
+        )
+
+    return _read(client, ask)
+
+
+def _read(client: _Client, ask: Callable[[_Client], Any]) -> Any:
+    """Ask as the account that reads; as the one that changes, once that was refused something."""
+    for session, account, _ in client.readers[:]:
+        reader = client._replace(session=session, account=account, faults=[])
+        try:
+            return ask(reader)
+        except CommandExecutionError as exc:
+            if exc.info not in (UNAUTHORIZED, FORBIDDEN):
+                client.faults[:] = reader.faults
+                raise
+            client.readers.clear()
+    return ask(client)
 
 
 def _ask(
@@ -1210,7 +1306,7 @@ def _from_nova_conf() -> dict | None:
     """The account with which the node's own Nova asks Keystone, if it has one."""
     options = __utils__["nova_conf.read"](NOVA_CONF).get("keystone_authtoken", {})
     conf = {name: values[-1].replace("$$", "$") for name, values in options.items()}
-    named = _AUTH - {"auth_url", "region_name", "cacert", "interface", "password_pillar"}
+    named = _AUTH - {"auth_url", "region_name", "cacert", "interface", "password_pillar", "read_as"}
     if not all(conf.get(name) for name in ("auth_url", "username", "password")):
         return None
     auth = {name: conf.get(name) for name in {"auth_url", *named}}
@@ -1218,6 +1314,16 @@ def _from_nova_conf() -> dict | None:
 
 
 def _from_auth(auth: dict, source: str = "") -> _Client:
+    session, account, _ = _account(auth, source)
+    other, shared = auth.get("read_as"), ("auth_url", "cacert")
+    readers = []
+    if other:
+        readers = [_account({**_picked(auth, shared), **other}, "", "read_as")]
+    return _Client(session, _api(auth["auth_url"]), account, {}, set(), [], readers)
+
+
+def _account(auth: dict, source: str, where: str = "auth") -> tuple[Any, str, tuple]:
+    """The session of an account, its name for errors, and what its password is."""
     key = auth.get("password_pillar")
     password = _secret(auth.get("password"), key)
     missing = [word for word in ("auth_url", "username") if not auth.get(word)]
@@ -1225,7 +1331,7 @@ def _from_auth(auth: dict, source: str = "") -> _Client:
     unknown = sorted(auth.keys() - _AUTH)
     if missing or unknown:
         raise SaltInvocationError(
-            f"auth has {'no' if missing else 'an unknown'} {', '.join(missing or unknown)}: it "
+            f"{where} has {'no' if missing else 'an unknown'} {', '.join(missing or unknown)}: it "
             f"takes {', '.join(sorted(_AUTH))}."
         )
     cacert = auth.get("cacert")
@@ -1237,20 +1343,20 @@ def _from_auth(auth: dict, source: str = "") -> _Client:
         from keystoneauth1.identity import v3
     except ImportError as exc:
         raise _missing_library("keystoneauth1") from exc
-    url = _api(auth["auth_url"])
+    user, domain = auth["username"], auth.get("user_domain_name") or "Default"
     project = auth.get("project_name") or "admin"
     plugin = v3.Password(
-        auth_url=url,
-        username=auth["username"],
+        auth_url=_api(auth["auth_url"]),
+        username=user,
         password=password,
-        user_domain_name=auth.get("user_domain_name") or "Default",
+        user_domain_name=domain,
         project_name=project,
         project_domain_name=auth.get("project_domain_name") or "Default",
         include_catalog=False,
     )
     source = f" with the password in the pillar key {key}" if key else source
-    account = f"the user {auth['username']} on the project {project}{source}"
-    return _Client(_session(plugin, cacert or True), url, account, {}, set(), [])
+    account = f"the user {user} on the project {project}{source}"
+    return _session(plugin, cacert or True), account, (user, domain, password)
 
 
 def _from_cloud(cloud: str) -> _Client:
@@ -1272,9 +1378,8 @@ def _from_cloud(cloud: str) -> _Client:
             f"The cloud {cloud} cannot be taken from clouds.yaml ({exc}): name another as `cloud`, "
             "or give `auth`."
         ) from exc
-    return _Client(
-        _session(plugin, verify, cert), url, f"the cloud {cloud} of clouds.yaml", {}, set(), []
-    )
+    session, account = _session(plugin, verify, cert), f"the cloud {cloud} of clouds.yaml"
+    return _Client(session, url, account, {}, set(), [], [])
 
 
 def _session(plugin, verify: bool | str, cert=None):

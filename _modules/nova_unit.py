@@ -19,6 +19,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 PROC_NET = "/proc/net"
 #: Where an administrator's units and drop-ins are.
 SYSTEM = "/etc/systemd/system"
+#: Where systemd finds units: a directory's time tells whether one has come.
+UNIT_PATHS = (SYSTEM, "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 #: What ``show`` tells of a unit.
 PROPERTIES = (
     "Id",
@@ -72,7 +74,7 @@ def show(units: list[str], refresh: bool = False) -> dict[str, dict[str, str | i
     The state of units, by one process for all of them.
 
     What was seen is kept for this run, and forgotten when :func:`act` changes the unit. A unit
-    that is not there is always looked at again: a package may bring it at any time.
+    that is not there is looked at again when a package or a person has brought one.
 
     units : list
         Unit names; ``.service`` may be left out.
@@ -90,14 +92,14 @@ def show(units: list[str], refresh: bool = False) -> dict[str, dict[str, str | i
     """
     units = [units] if isinstance(units, str) else units
     cache = __context__.setdefault(_CACHE, {})
-    now = time.monotonic()
+    now, places = time.monotonic(), _mtimes(UNIT_PATHS)
     ask = list(
         dict.fromkeys(
             full
             for full in map(_full, units)
             if refresh
             or full not in cache
-            or cache[full][1]["LoadState"] == "not-found"
+            or (cache[full][1]["LoadState"] == "not-found" and cache[full][2] != places)
             or now - cache[full][0] > FRESH
         )
     )
@@ -110,7 +112,10 @@ def show(units: list[str], refresh: bool = False) -> dict[str, dict[str, str | i
                 f"{', '.join(ask)}."
             )
         cache.update(
-            {full: (now, _properties(block)) for full, block in zip(ask, blocks, strict=True)}
+            {
+                full: (now, _properties(block), places)
+                for full, block in zip(ask, blocks, strict=True)
+            }
         )
     found = {}
     for unit in units:

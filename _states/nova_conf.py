@@ -17,6 +17,7 @@ def managed(
     group: str,
     mode: str = "0640",
     context: dict[str, Any] | None = None,
+    imports: list[str] | None = None,
 ) -> dict[str, Any]:
     """
     A configuration file is what a template says; the changes name each option, secrets masked.
@@ -31,6 +32,8 @@ def managed(
         Of the file. In test mode a user that a package has yet to bring is no fault.
     context : dict
         Variables of the template.
+    imports : list
+        What else the template needs of the file server: salt-ssh sends along what a state names.
 
     .. code-block:: yaml
 

@@ -11,13 +11,47 @@ left are reported by their ids, never guessed at.
 from collections.abc import Callable
 from typing import Any
 
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 
 def __virtual__():
     if "nova_identity.get" in __salt__:
         return True
     return False, "The module nova_identity is not loaded: run saltutil.sync_all."
+
+
+def read_ahead(
+    name: str,
+    users: dict[str, str] | None = None,
+    domain: str = "Default",
+    auth: dict | None = None,
+    cloud: str | None = None,
+) -> dict[str, Any]:
+    """
+    Keystone is asked for what later states look at, while others run. It changes nothing.
+
+    name : str
+        Any text.
+    users : dict
+        Users' names, and the names of the pillar keys that hold their passwords.
+    domain : str
+        Name of the users' domain.
+
+    .. code-block:: yaml
+
+        keystone:
+          nova_identity.read_ahead:
+            - users: {nova: 'nova:passwords:keystone_nova'}
+            - auth: {auth_url: …, username: admin, password_pillar: …}
+            - order: first
+    """
+    ret = {"name": name, "result": True, "changes": {}, "comment": "Keystone is being asked."}
+    try:
+        __salt__["nova_identity.read_ahead"](users, domain, auth, cloud)
+    except (CommandExecutionError, SaltInvocationError) as exc:
+        # Whoever needs it says so, and may come after what mends it.
+        ret["comment"] = f"Nothing is read ahead: {exc}"
+    return ret
 
 
 def domain_present(
@@ -183,21 +217,33 @@ def user_present(
 
 
 def user_absent(
-    name: str, domain: str = "Default", auth: dict | None = None, cloud: str | None = None
+    name: str,
+    domain: str = "Default",
+    service: str | None = None,
+    region: str | None = None,
+    auth: dict | None = None,
+    cloud: str | None = None,
 ) -> dict[str, Any]:
     """
-    The user does not exist.
+    The user does not exist. One whose service other regions use can be kept.
 
     name, domain : str
         Names of the user and its domain.
+    service, region : str
+        Name of the service that logs in as this user, and a region: where the service has endpoints
+        in another one the user stays, and that is as it should be.
 
     .. code-block:: yaml
 
         nova:
           nova_identity.user_absent:
+            - service: nova
+            - region: RegionOne
             - auth: {auth_url: …, username: admin, password_pillar: …}
     """
-    return _absent("user", {"name": name, "domain": domain}, auth, cloud)
+    at = {"auth": auth, "cloud": cloud}
+    others = _others(region, at, service) if service else list
+    return _absent("user", {"name": name, "domain": domain}, auth, cloud, others, keep=True)
 
 
 def role_present(
@@ -377,18 +423,19 @@ def service_absent(
     """
     key = {"type": type, "name": name}
     at = {"auth": auth, "cloud": cloud}
-    kept: list[str] = []
+    others = _others(region, at, name, service_type=type, service_name=name)
+    return _absent("service", key, auth, cloud, others, keep=bool(region))
+
+
+def _others(region: str | None, at: dict, service: str, **key) -> Callable[[], list[str]]:
+    """What looks for a service's endpoints in other regions."""
 
     def uses() -> list[str]:
-        ends = _look([], "find", kind="endpoint", service_type=type, service_name=name, **at)
-        others = sorted({str(row["region"]) for row in ends} - {region})
-        if others and region:
-            kept[:] = [f" It is kept: {', '.join(others)} uses it."]
-        return [f"endpoints in {other}" for other in others]
+        ends = _look([], "find", kind="endpoint", **key, **at)
+        others = {str(row["region"]) for row in ends if row["service_name"] == service} - {region}
+        return [f"endpoints in {other}" for other in sorted(others)]
 
-    ret = _absent("service", key, auth, cloud, uses, keep=bool(region))
-    ret["comment"] += "".join(kept)
-    return ret
+    return uses
 
 
 def endpoint_present(
@@ -599,11 +646,13 @@ def _absent(
 ) -> dict[str, Any]:
     """There is no object of this key; one that something ``uses`` is kept, or is a failure."""
     at = {"auth": auth, "cloud": cloud}
+    kept: list[str] = []
 
     def steps() -> list[tuple]:
         found = _look(None, "get", kind=kind, **key, **at)
         users = uses() if found else []
-        if found is None or (users and keep):
+        kept[:] = users if keep else []
+        if found is None or kept:
             return []
         # In test mode states before this one have not yet removed them.
         if users and not __opts__["test"]:
@@ -614,7 +663,9 @@ def _absent(
         changes = {kind: {"old": found.get("url") or key["name"], "new": None}}
         return [(changes, "delete", {"kind": kind, "id": found["id"]})]
 
-    return _settle(label or key["name"], _what(kind, key), steps, at)
+    ret = _settle(label or key["name"], _what(kind, key), steps, at)
+    ret["comment"] += f" It is kept: its service has {', '.join(kept)}." if kept else ""
+    return ret
 
 
 def _what(kind: str, key: dict) -> str:

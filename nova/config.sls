@@ -30,6 +30,7 @@ nova-config-nova-conf:
     - context:
         program: nova
         pillar_key: config
+    - imports: [salt://nova/map.jinja, salt://nova/map.py, salt://nova/parameters/]
     - require:
       - file: nova-config-directory
 {%- endif %}

@@ -13,28 +13,13 @@ import ipaddress
 import json
 from urllib.parse import quote
 
+from salt.exceptions import CommandExecutionError
 from salt.utils import dictupdate, files, yaml
 
 ROLES = ("controller", "compute", "haproxy")
 KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates", "lookup")
 # Where a repository of yum or dnf is, and none of apt.
 YUM = {"baseurl", "mirrorlist", "metalink"}
-# Passwords that a role cannot do without.
-PASSWORDS = {
-    "controller": (
-        "messaging",
-        "keystone_nova",
-        "keystone_placement",
-        "keystone_neutron",
-        "keystone_admin",
-        "database_admin",
-        "database_nova",
-        "database_placement",
-        "metadata",
-    ),
-    "compute": ("messaging", "keystone_nova", "keystone_placement", "keystone_neutron"),
-    "haproxy": (),
-}
 
 
 def run():
@@ -46,11 +31,12 @@ def run():
     nova = _merged(pillar)
     nova.update(roles=_roles(pillar, __grains__["id"]), faults=[], warnings=[])
     if nova["roles"]:
-        nova["faults"] = _faults_of_sense(nova, pillar)
+        secrets = _secrets(nova, pillar.get("passwords", {}))
+        nova["faults"] = _faults_of_sense(nova, pillar, secrets)
         if nova["release"]["number"] is not None:
             _use_names_of_release(nova)
         if not nova["faults"]:
-            _derive(nova, pillar)
+            _derive(nova, secrets)
     return nova
 
 
@@ -67,18 +53,22 @@ def _without_nulls(pillar):
 
 
 def _load(name):
-    path = __salt__["cp.cache_file"](f"salt://nova/parameters/{name}.yaml")
-    if not path:
+    url = f"salt://nova/parameters/{name}.yaml"
+    # A file that is not there would be an error in the log, in each run of most systems.
+    if name.startswith("os") and not __salt__["cp.hash_file"](url):
         return {}
-    with files.fopen(path) as stream:
-        return yaml.safe_load(stream) or {}
+    return yaml.safe_load(__salt__["cp.get_file_str"](url)) or {}
+
+
+@functools.cache
+def _schema():
+    return _load("schema")
 
 
 @functools.cache
 def _names():
     """The lives of options, by program; test/options/extract writes them."""
-    with files.fopen(__salt__["cp.cache_file"]("salt://nova/parameters/names.json")) as stream:
-        return json.load(stream)
+    return json.loads(__salt__["cp.get_file_str"]("salt://nova/parameters/names.json"))
 
 
 # ---- checks ------------------------------------------------------------------------------------
@@ -94,8 +84,7 @@ def _faults_of_shape(pillar):
         ]
     if not pillar:
         return []
-    schema = _load("schema")
-    validator = jsonschema.Draft7Validator(schema)
+    validator = jsonschema.Draft7Validator(_schema())
     return sorted({f for error in validator.iter_errors(pillar) for f in _sentences(error)})
 
 
@@ -118,7 +107,7 @@ def _sentences(error):
         yield f"{key} must be {title}."
 
 
-def _faults_of_sense(nova, pillar):
+def _faults_of_sense(nova, pillar, secrets):
     faults = []
     release = nova["release"]
     if release["number"] is None:
@@ -141,17 +130,23 @@ def _faults_of_sense(nova, pillar):
         )
     passwords = pillar.get("passwords", {})
     for role in nova["roles"]:
-        for name in PASSWORDS[role]:
+        for name in _passwords(role):
             if name == "database_placement" and nova["placement_in_nova"]:
                 continue
             if name not in passwords and f"nova:passwords:{name} is missing." not in faults:
                 faults.append(f"nova:passwords:{name} is missing.")
+    for name, secret in secrets.items():
+        if not secret:
+            faults.append(
+                f"nova:passwords:{name} names no sdb secret of one line: check it, and the "
+                "sdb profile in the minion's configuration."
+            )
     for key, value in (
-        ("passwords:messaging", passwords.get("messaging")),
+        ("passwords:messaging", secrets.get("messaging", "")),
         ("messaging:user", nova["messaging"]["user"]),
     ):
         # Its rabbit driver (18.3.1 still) builds kombu's URL with quote(), which keeps a slash.
-        if "/" in str(value or "") and not str(value).startswith("sdb://"):
+        if "/" in value:
             faults.append(f"nova:{key} must have no slash: oslo.messaging cannot log in with one.")
     controllers = nova["topology"].get("controller", {})
     if "haproxy" in nova["roles"] and not controllers:
@@ -174,6 +169,10 @@ def _faults_of_sense(nova, pillar):
             )
         if name == nova["cell"]:
             faults.append(f"nova:cells:{name} has the name of the first cell, nova:cell.")
+    try:
+        ipaddress.ip_network(nova.get("management_network", "::/0"), strict=False)
+    except ValueError:
+        faults.append("nova:management_network must be a network such as 10.20.0.0/24.")
     ports = nova["ports"]
     if len(set(ports.values())) < len(ports):
         faults.append("nova:ports gives one port to two services.")
@@ -191,7 +190,7 @@ def _faults_of_sense(nova, pillar):
             faults.append(f"nova:identity:services:{service} needs a port or urls.")
     accounts = [account["password"] for account in _accounts(nova)]
     for name in passwords:
-        if name.startswith("keystone_") and name not in {*PASSWORDS["controller"], *accounts}:
+        if name.startswith("keystone_") and name not in {*_passwords("controller"), *accounts}:
             faults.append(
                 f"nova:passwords:{name} is not the password of a service that has a user under "
                 "nova:identity:services."
@@ -200,6 +199,12 @@ def _faults_of_sense(nova, pillar):
         missing = [name for name in accounts if name not in passwords]
         faults += {f"nova:passwords:{name} is missing." for name in missing} - set(faults)
     return sorted(faults) + _faults_of_filters(pillar.get("config", {}), release["number"])
+
+
+def _passwords(role):
+    """Names of the passwords that a role cannot do without; a controller needs them all."""
+    known = _schema()["properties"]["passwords"]["properties"]
+    return [name for name, secret in known.items() if role in secret.get("needed_by", [])]
 
 
 def _faults_of_filters(config, number):
@@ -289,9 +294,9 @@ def _name_in(release, name, names):
 
 
 def _merged(pillar):
-    system = _load(f"os_family/{__grains__['os_family']}")
-    if __grains__.get("os") in system.pop("systems", []):
-        system = dictupdate.merge_recurse(system, _load(f"os/{__grains__['os']}"))
+    system = dictupdate.merge_recurse(
+        _load(f"os_family/{__grains__['os_family']}"), _load(f"os/{__grains__.get('os')}")
+    )
     releases, shipped = _load("releases"), system.pop("release", {})
     name = str(
         pillar.get("release")
@@ -325,10 +330,27 @@ def _roles(pillar, minion_id):
     return [role for role in ROLES if role in roles]
 
 
+def _secrets(nova, passwords):
+    """The passwords that stand in this node's files, by name; "" for one that sdb does not give."""
+    names = {name for role in nova["roles"] for name in _passwords(role)} & passwords.keys()
+    return {name: _resolved(str(passwords[name])) for name in sorted(names)}
+
+
+def _resolved(secret):
+    if not secret.startswith("sdb://"):
+        return secret
+    try:
+        found = str(__salt__["sdb.get"](secret) or "")
+    except CommandExecutionError:  # the driver has logged why
+        return ""
+    # Salt gives the URI back where the minion has no such profile.
+    return "" if found == secret or "\n" in found else found
+
+
 # ---- what follows from the data ----------------------------------------------------------------
 
 
-def _derive(nova, pillar):
+def _derive(nova, secrets):
     controllers = nova["topology"].get("controller", {})
     nova["my_ip"] = _my_ip(nova)
     nova["my_netloc"] = _bracketed(nova["my_ip"]) if nova["my_ip"] else None
@@ -367,6 +389,14 @@ def _derive(nova, pillar):
         "username": nova["keystone"]["admin_user"],
         "project_name": nova["keystone"]["admin_project"],
         "password_pillar": "nova:passwords:keystone_admin",
+        # Nova's account reads: a run with nothing to do needs no token of the administrator.
+        "read_as": {
+            "username": nova["keystone"]["users"]["nova"],
+            "user_domain_name": nova["keystone"]["domain"],
+            "project_name": nova["keystone"]["service_project"],
+            "project_domain_name": nova["keystone"]["domain"],
+            "password_pillar": "nova:passwords:keystone_nova",
+        },
     }
     nova["database_admin"] = {
         "host": nova["database"]["host"],
@@ -397,7 +427,7 @@ def _derive(nova, pillar):
         f"http://{_bracketed(address)}:{nova['ports']['placement']}/"
         for address in controllers.values() or [nova["my_ip"]]
     ]
-    nova["conf"] = _config(nova, pillar.get("passwords", {}))
+    nova["conf"] = _config(nova, secrets)
 
 
 def _accounts(nova):
@@ -521,9 +551,6 @@ def _config(nova, passwords):
     Returns ``{'nova': {section: {option: [value, …]}}, 'placement': …}``, values escaped as
     oslo.config wants them.
     """
-    passwords = {
-        name: _resolved(str(value)) for name, value in passwords.items() if name != "cells"
-    }
     tables, facts, release = _load("config"), _facts(nova, passwords), nova["release"]
     roles = [role for role in ("controller", "compute") if role in nova["roles"]]
     merged = {}
@@ -559,7 +586,7 @@ def _for_release(table, number):
 def _facts(nova, passwords):
     secrets = {name: value.replace("$", "$$") for name, value in passwords.items()}
     keystone, messaging, database = nova["keystone"], nova["messaging"], nova["database"]
-    facts = {name: secrets.get(name, "") for name in PASSWORDS["controller"]}
+    facts = {name: secrets.get(name, "") for name in _passwords("controller")}
     facts.update({f"keystone_user_{k}": v for k, v in keystone["users"].items()})
     facts.update({f"port_{k}": v for k, v in nova["ports"].items()})
     facts.update(
@@ -592,10 +619,6 @@ def _facts(nova, passwords):
             f"@{_bracketed(database['host'])}:{database['port']}/{real}?charset=utf8"
         )
     return facts
-
-
-def _resolved(secret):
-    return __salt__["sdb.get"](secret) if secret.startswith("sdb://") else secret
 
 
 def _quoted(text):

@@ -38,6 +38,8 @@ CUSTOM = {
 
 
 def run():
+    if "_ssh_version" in __opts__:
+        return {}  # salt-ssh renders on the master, and sends the modules along itself
     hashed = __salt__["cp.hash_file"]
     cache = __opts__["extension_modules"]
     for kind, names in CUSTOM.items():

@@ -39,6 +39,8 @@ nova-controller-clean-user-{{ account.service }}:
   nova_identity.user_absent:
     - name: {{ account.name | json }}
     - domain: {{ nova.keystone.domain | json }}
+    - service: {{ account.service | json }}
+    - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
 {%- endfor %}
 {%- endif %}

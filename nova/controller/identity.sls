@@ -5,6 +5,17 @@ include:
   - nova.sync
   - nova.controller.config
 
+# Keystone hashes while the states before these look at packages, databases and files.
+nova-controller-identity-read-ahead:
+  nova_identity.read_ahead:
+    - users:
+{%- for account in nova.accounts %}
+        {{ account.name | json }}: nova:passwords:{{ account.password }}
+{%- endfor %}
+    - domain: {{ keystone.domain | json }}
+    - auth: {{ nova.auth | json }}
+    - order: first
+
 nova-controller-identity-project:
   nova_identity.project_present:
     - name: {{ keystone.service_project | json }}

@@ -1,11 +1,12 @@
-# A controller, in the order of the deployment guide.
+# A controller. Placement starts before Nova's schema is made: meanwhile the balancer comes to
+# trust it. Keystone, which hashes passwords, is waited for last.
 include:
   - nova.firewall
   - nova.controller.package
   - nova.controller.database
   - nova.controller.config
-  - nova.controller.identity
-  - nova.controller.schema
   - nova.controller.placement
+  - nova.controller.schema
+  - nova.controller.identity
   - nova.controller.service
   - nova.controller.discovery

@@ -22,6 +22,7 @@ nova-controller-placement-conf:
     - context:
         program: placement
         pillar_key: placement_config
+    - imports: [salt://nova/map.jinja, salt://nova/map.py, salt://nova/parameters/]
     - require:
       - sls: nova.controller.package
 {%- if nova.placement_before is defined %}
@@ -68,11 +69,3 @@ nova-controller-placement-running:
     - require:
       - nova_schema: nova-controller-{{ 'schema-api' if inside else 'placement-schema' }}
       - file: nova-controller-placement-placement-server
-
-# Nova's daemons give up at their start where Placement does not answer at the VIP yet.
-nova-controller-placement-answers:
-  nova_unit.http_answers:
-    - name: {{ nova.urls.placement }}/
-    - timeout: {{ nova.timeouts.api }}
-    - require:
-      - nova_unit: nova-controller-placement-running

@@ -3,9 +3,9 @@
 {%- from "nova/map.jinja" import nova with context %}
 include:
   - nova.controller.config
-  - nova.controller.identity
-  - nova.controller.schema
   - nova.controller.placement
+  - nova.controller.schema
+  - nova.controller.identity
 {%- for unit in nova.get('unwanted_units', []) %}
 
 nova-controller-service-{{ unit }}:
@@ -15,6 +15,14 @@ nova-controller-service-{{ unit }}:
     - require:
       - sls: nova.controller.config
 {%- endfor %}
+
+# Nova's daemons give up at their start where Placement does not answer at the VIP yet.
+nova-controller-service-placement-answers:
+  nova_unit.http_answers:
+    - name: {{ nova.urls.placement }}/
+    - timeout: {{ nova.timeouts.api }}
+    - require:
+      - sls: nova.controller.placement
 {%- set listens = {'api': nova.ports.api, 'metadata': nova.ports.metadata,
                    'novncproxy': nova.ports.novnc} %}
 {%- set daemons = {} %}
@@ -29,10 +37,10 @@ nova-controller-service-started:
     - units: {{ daemons.values() | list | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:
+      - nova_unit: nova-controller-service-placement-answers
       - sls: nova.controller.config
-      - sls: nova.controller.identity
       - sls: nova.controller.schema
-      - sls: nova.controller.placement
+      - sls: nova.controller.identity
 {%- for daemon, unit in daemons.items() %}
 
 nova-controller-service-{{ daemon }}:

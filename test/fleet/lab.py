@@ -214,7 +214,7 @@ def down(name: str) -> None:
         hosts.kill([lab.place(host) for host in inventory.HOSTS])
         network.down(name)
         shell.remove_tree(lab.directory)
-        (STATE / f"{name}.lock").unlink()
+        (STATE / f"{name}.lock").unlink(missing_ok=True)
 
 
 def snapshot(name: str, label: str) -> None:

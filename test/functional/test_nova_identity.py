@@ -293,6 +293,9 @@ def test_two_regions_never_touch_one_another(clean):
     assert clean.run().state("endpoint_absent", "x", **place, region=f"{NAME}_2")["changes"]
     kept = clean.run().state("service_absent", f"{NAME}1", type=f"{TYPE}1", region=f"{NAME}_2")
     assert (kept["result"], kept["changes"]) == (True, {})
+    login = {"domain": NAME, "service": f"{NAME}1", "region": f"{NAME}_2"}
+    kept = clean.run().state("user_absent", USERS[0], **login)
+    assert (kept["result"], kept["changes"]) == (True, {})
     assert clean.run().call("find", "endpoint", region=f"{NAME}_1") == first
 
 

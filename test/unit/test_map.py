@@ -30,10 +30,11 @@ def map_module(pillar, minion_id="ctl1", **grains):
     module = importlib.util.module_from_spec(spec)
     module.__pillar__ = {"nova": pillar}
     module.__grains__ = {**GRAINS, "id": minion_id, **grains}
+    path = lambda url: ROOT / url.removeprefix("salt://")  # noqa: E731
     module.__salt__ = {
-        "cp.cache_file": lambda url: (
-            str(path) if (path := ROOT / url.removeprefix("salt://")).exists() else ""
-        ),
+        "cp.cache_file": lambda url: str(path(url)),
+        "cp.get_file_str": lambda url: path(url).read_text(),
+        "cp.hash_file": lambda url: {"hsum": "…"} if path(url).exists() else {},
         "sdb.get": lambda uri: f"value of {uri}",
     }
     spec.loader.exec_module(module)
@@ -188,6 +189,15 @@ BAD = {
         dict(passwords__messaging="a\nb"),
         "nova:passwords:messaging must be",
     ),
+    "a password with a line break at its end": (
+        dict(passwords__messaging="a\n"),
+        "nova:passwords:messaging must be",
+    ),
+    "a host with a line break at its end": (dict(vip="a.example.org\n"), "nova:vip must be"),
+    "an option with a line break at its end": (
+        dict(config={"DEFAULT": {"debug": "true\n"}}),
+        "nova:config:DEFAULT:debug must be",
+    ),
     "an unknown role": (
         dict(roles=["controler"]),
         "nova:roles:0 must be controller, compute or haproxy.",
@@ -247,6 +257,10 @@ BAD = {
         "nova:passwords:keystone_novaa is not",
     ),
     "a bad network": (dict(management_network="10.20.0.0"), "nova:management_network must be"),
+    "a network of too many bits": (
+        dict(management_network="10.20.0.0/240"),
+        "nova:management_network must be a network such as 10.20.0.0/24.",
+    ),
     "a bad scheme": (dict(scheme="ftp"), "nova:scheme must be http or https."),
     "a balancer with nothing behind": (
         dict(topology={"haproxy": {"ctl1": "10.20.0.41"}}),
@@ -320,15 +334,18 @@ def test_a_fault_never_shows_a_value():
     assert faults["faults"] and "s3cret" not in str(faults["faults"])
 
 
-def test_what_the_example_offers_in_comments_is_right_too():
-    text, offered = "", 0
+def offered(minion_id="ctl1"):
+    """pillar.example with what it has in comments."""
+    text = ""
     for line in (ROOT / "pillar.example").read_text().splitlines():
-        found = re.match(r"^( +)# ( *[\w-]+: ?.*)$", line)
-        offered += bool(found)
+        found = re.match(r"^( +)# ( *[\w.-]+: ?.*)$", line)
         text += (found[1] + found[2] if found else line) + "\n"
-    assert offered > 25
-    rendered = Environment().from_string(text).render(opts={"id": "ctl1"})
-    nova = run_map(yaml.safe_load(rendered)["nova"])
+    return yaml.safe_load(Environment().from_string(text).render(opts={"id": minion_id}))["nova"]
+
+
+def test_what_the_example_offers_in_comments_is_right_too():
+    assert len(offered()) > len(example("ctl1")) + 10
+    nova = run_map(offered())
     assert nova["faults"] == []
     assert "heat" in {endpoint["service"] for endpoint in nova["endpoints"]}
 

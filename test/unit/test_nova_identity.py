@@ -42,6 +42,8 @@ class Keystone:
         self.assigned = set()
         self.inherited = set()
         self.requests = []  # (method, path)
+        self.readers = set()  # whose tokens have read
+        self.forbidden = set()  # whose tokens may not read
         self.faults = {}  # (method, collection) → what goes wrong, once each
         self.before = {}  # (method, collection) → called once with Keystone before it is answered
         self.after = {}
@@ -214,6 +216,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length)) if length else None
         event = (self.command, path.split("/")[0])
         keystone.requests.append((self.command, path))
+        token = self.headers.get("X-Auth-Token")
+        keystone.readers |= {token} if self.command == "GET" and token else set()
         keystone.before.pop(event, lambda _: None)(keystone)
         fault = keystone.faults[event].pop(0) if keystone.faults.get(event) else None
         if fault == "hang":
@@ -225,6 +229,8 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(fault, tuple):
             fault, headers["Retry-After"] = fault
         query = dict(urllib.parse.parse_qsl(query))
+        if self.command == "GET" and token in keystone.forbidden:
+            fault = 403
         if fault in (None, "close after", "half"):
             status, answer = keystone.answer(self.command, path, query, body)
             keystone.after.pop(event, lambda _: None)(keystone)
@@ -242,7 +248,8 @@ class Handler(BaseHTTPRequestHandler):
             data = b"" if answer is None else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("X-Subject-Token", "token")
+        if path == "auth/tokens" and status == 201:
+            self.send_header("X-Subject-Token", answer["token"]["user"]["name"])
         self.send_header("Content-Length", str(len(data)))
         for header in headers.items():
             self.send_header(*header)
@@ -557,6 +564,103 @@ def test_a_converged_site_takes_eight_requests_and_a_probe_for_each_user(keyston
     assert {method for method, path in keystone.requests if path != "auth/tokens"} == {"GET"}
 
 
+@pytest.fixture
+def reading(auth):
+    """Nova's own account reads."""
+    auth["read_as"] = {
+        "username": "nova",
+        "password_pillar": "passwords:nova",
+        "project_name": "service",
+    }
+
+
+def nova_drift(minion):
+    return minion.state("user_present", "nova", password_pillar="passwords:nova")
+
+
+def test_the_account_that_reads_spares_its_probe_and_the_administrator(
+    keystone, run, reading, testmode
+):
+    nova_user(keystone)
+    assert nova_drift(run(testmode))["changes"] == {}
+    assert keystone.readers == {"nova"}
+    assert len(keystone.asked("POST", "auth/tokens")) == 1
+
+
+def test_the_administrator_changes_what_the_other_account_has_read(keystone, run, reading):
+    nova_user(keystone)
+    ret = run().state("role_present", "service")
+    assert ret["result"] is True, ret["comment"]
+    assert keystone.one("roles", name="service")
+    assert keystone.readers == {"nova"}
+    assert len(keystone.asked("POST", "auth/tokens")) == 2
+
+
+@pytest.mark.parametrize("password", [None, "older"])
+def test_the_administrator_reads_where_the_other_account_cannot(
+    keystone, run, reading, testmode, password
+):
+    if password:
+        nova_user(keystone, password=password)
+    ret = nova_drift(run(testmode))
+    assert ret["result"] is (None if testmode else True), ret["comment"]
+    assert ret["changes"]["password"] == {"old": "***" if password else None, "new": "***"}
+    assert keystone.readers == {"admin"}
+    if not testmode:
+        assert keystone.one("users", name="nova")["password"] == NOVA
+
+
+def test_the_administrator_reads_what_is_forbidden_to_the_other_account(keystone, run, reading):
+    nova_user(keystone)
+    keystone.forbidden.add("nova")
+    minion = run()
+    assert "admin" in minion.call("list_roles")
+    keystone.readers.clear()
+    assert "admin" in minion.call("list_projects")
+    assert keystone.readers == {"admin"}
+
+
+def test_a_fault_that_meets_every_account_is_told_once(keystone, run, reading):
+    nova_user(keystone)
+    keystone.faults["GET", "roles"] = [500]
+    with pytest.raises(CommandExecutionError, match=r"failed at GET /roles"):
+        run().call("list_roles")
+    assert len(keystone.asked("GET", "roles")) == 1
+
+
+@pytest.mark.parametrize("reader", [False, True])
+def test_what_is_read_ahead_is_asked_once(keystone, run, auth, testmode, reader, request):
+    if reader:
+        request.getfixturevalue("reading")
+    site(run())
+    keystone.requests.clear()
+    minion = run(testmode)
+    ret = minion.state("read_ahead", "all", users={"nova": "passwords:nova"})
+    assert (ret["result"], ret["changes"]) == (True, {})
+    again = site(minion)
+    assert [(ret["result"], ret["changes"]) for ret in again] == [(True, {})] * len(again)
+    for collection in ("roles", "services", "endpoints"):
+        assert keystone.asked("GET", collection) == [collection]
+    assert len(keystone.asked("POST", "auth/tokens")) == (2 if not reader else 1) + 1
+
+
+def test_what_fails_ahead_is_told_by_whoever_looks(keystone, run):
+    keystone.one("users", name="admin")["password"] = "another"
+    minion = run()
+    assert minion.state("read_ahead", "all", users={"nova": "passwords:nova"})["result"] is True
+    ret = minion.state("role_present", "service")
+    assert ret["result"] is False
+    assert "refuses the user admin" in ret["comment"]
+    assert len(keystone.asked("POST", "auth/tokens")) == 1
+
+
+def test_nothing_is_read_ahead_where_nothing_can_be_asked(run, auth):
+    auth["password_pillar"] = "passwords:missing"
+    ret = run().state("read_ahead", "all")
+    assert (ret["result"], ret["changes"]) == (True, {})
+    assert "passwords:missing" in ret["comment"]
+
+
 def test_a_whole_bare_site_is_predicted_as_it_is_then_made(keystone, run):
     predicted, made = site(run(test=True)), site(run())
     assert {ret["result"] for ret in made} == {True}
@@ -815,12 +919,27 @@ def test_a_service_that_other_regions_use_is_not_deleted(keystone, run):
     before = keystone.state()
     kept = run().state("service_absent", "nova", type="compute", region="R1")
     assert (kept["result"], kept["changes"]) == (True, {})
-    assert "kept: R2" in kept["comment"]
+    assert "is kept: its service has endpoints in R2." in kept["comment"]
     refused = run().state("service_absent", "nova", type="compute")
     assert refused["result"] is False
     assert "endpoints in R1, endpoints in R2" in refused["comment"]
     assert keystone.state() == before
     assert run(test=True).state("service_absent", "nova", type="compute")["result"] is None
+
+
+def test_a_user_whose_service_other_regions_use_is_not_deleted(keystone, run, testmode):
+    nova_user(keystone)
+    service = nova_service(keystone)
+    theirs = endpoint(keystone, service, region_id="R2")
+    before = keystone.state()
+    kept = run(testmode).state("user_absent", "nova", service="nova", region="R1")
+    assert (kept["result"], kept["changes"]) == (True, {})
+    assert "is kept: its service has endpoints in R2." in kept["comment"]
+    assert keystone.state() == before
+    del keystone.rows["endpoints"][theirs]
+    endpoint(keystone, service)
+    ret = run(testmode).state("user_absent", "nova", service="nova", region="R1")
+    assert ret["changes"] == {"user": {"old": "nova", "new": None}}
 
 
 @pytest.mark.parametrize(

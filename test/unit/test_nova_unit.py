@@ -185,10 +185,17 @@ def test_a_unit_that_was_changed_is_looked_at_again_and_no_other(modules, system
     assert systemd.looks[-1][-2] == "--"
 
 
-def test_a_unit_that_is_absent_is_looked_at_again(modules, systemd):
-    assert modules["nova_unit.show"](["nova-api"])["nova-api"]["LoadState"] == "not-found"
+def test_a_unit_that_is_absent_is_looked_at_again_once_units_came(
+    modules, systemd, monkeypatch, tmp_path
+):
+    show = modules["nova_unit.show"]
+    monkeypatch.setitem(show.__globals__, "UNIT_PATHS", (str(tmp_path),))
+    assert show(["nova-api"])["nova-api"]["LoadState"] == "not-found"
+    assert show(["nova-api"])["nova-api"]["LoadState"] == "not-found"
+    assert len(systemd.commands) == 1
     systemd.unit("nova-api")
-    assert modules["nova_unit.show"](["nova-api"])["nova-api"]["LoadState"] == "loaded"
+    os.utime(tmp_path, (1, 1))
+    assert show(["nova-api"])["nova-api"]["LoadState"] == "loaded"
 
 
 def test_what_was_seen_long_ago_is_not_trusted(modules, systemd, monkeypatch):

@@ -31,6 +31,12 @@ NOT_IN_THE_OLDEST = {
     "oslo_messaging_rabbit.rabbit_quorum_queue": [25, 26],
     "oslo_messaging_rabbit.rabbit_transient_quorum_queue": range(29, 35),
 }
+# With nova-network there was a choice; the heartbeat's thread is a default that hurts eventlet.
+DEPRECATED_AND_NEEDED = {
+    "DEFAULT.use_neutron": [19, 20],
+    "DEFAULT.firewall_driver": [19, 20],
+    "oslo_messaging_rabbit.heartbeat_in_pthread": [23, 24],
+}
 
 
 @functools.cache
@@ -64,8 +70,14 @@ def rendered(release, roles, tls):
 
 every_node = pytest.mark.parametrize(
     ("release", "roles", "tls"),
-    [(release, roles, tls) for release in RELEASES for roles in ROLES for tls in (False, True)],
+    [
+        pytest.param(release, roles, tls, id=f"{release}-{roles}-{'https' if tls else 'http'}")
+        for release in RELEASES
+        for roles in ROLES
+        for tls in (False, True)
+    ],
 )
+every_release = pytest.mark.parametrize("release", RELEASES)
 
 
 @every_node
@@ -81,6 +93,11 @@ def test_every_option_rendered_is_one_that_the_release_reads(release, roles, tls
     assert [it for it in unknown if number not in NOT_IN_THE_OLDEST.get(it[2], ())] == []
 
 
+def test_what_is_not_in_the_oldest_library_is_in_none_of_its_releases():
+    for name, numbers in NOT_IN_THE_OLDEST.items():
+        assert [number for number in numbers if name in definitions("nova", "lower", number)] == []
+
+
 @every_node
 def test_no_option_rendered_is_deprecated_where_a_newer_name_exists(release, roles, tls):
     number = RELEASES[release]
@@ -89,6 +106,22 @@ def test_no_option_rendered_is_deprecated_where_a_newer_name_exists(release, rol
             table = definitions(program, bound, number)
             newer = [new for new, it in table.items() if name in it.get("old_names", [])]
             assert newer == [], (bound, program, name)
+
+
+@every_node
+def test_no_option_rendered_is_to_be_removed_but_those_that_are_needed(release, roles, tls):
+    for bound in BOUNDS:
+        for program, name, _ in rendered(release, roles, tls):
+            it = definitions(program, bound, RELEASES[release]).get(name, {})
+            needed = RELEASES[release] in DEPRECATED_AND_NEEDED.get(name, ())
+            assert needed or not it.get("deprecated_for_removal"), (bound, program, name)
+
+
+def test_every_option_that_the_formula_sets_is_one_that_some_release_gets():
+    tables = yaml.safe_load((ROOT / "nova/parameters/config.yaml").read_text())
+    meant = {f"{s}.{o}" for table in tables.values() for s, it in table.items() for o in it}
+    got = {name for release in RELEASES for _, name, _ in rendered(release, "all", True)}
+    assert meant - got == set()
 
 
 @every_node
@@ -112,7 +145,7 @@ def of_type(described):
     return getattr(types, name)(**arguments)
 
 
-@pytest.mark.parametrize("release", RELEASES)
+@every_release
 @pytest.mark.parametrize("program", DATA)
 def test_any_name_gives_what_the_release_reads_or_a_remark(program, release):
     number = RELEASES[release]
@@ -131,6 +164,55 @@ def test_any_name_gives_what_the_release_reads_or_a_remark(program, release):
             assert there == name
         if name not in table and name in old:
             assert kind == "warnings", name
+
+
+# ---- what a release needs of the RPC and of service users --------------------------------------
+
+
+def option(release, roles, name, **pillar):
+    """The values of one option in nova.conf, None where it does not stand there."""
+    nova = run_map(changed(release=release, topology=..., roles=ROLES[roles], **pillar))
+    assert (nova["faults"], nova["warnings"]) == ([], [])
+    section, _, key = name.rpartition(".")
+    return nova["conf"]["nova"].get(section, {}).get(key)
+
+
+@every_release
+@pytest.mark.parametrize("roles", ROLES)
+def test_the_heartbeat_is_kept_out_of_a_thread_where_that_is_the_default(release, roles):
+    # On from Wallaby to Yoga, where a thread of eventlet's daemons then blocks.
+    expected = ["false"] if 23 <= RELEASES[release] <= 25 else None
+    assert option(release, roles, "oslo_messaging_rabbit.heartbeat_in_pthread") == expected
+
+
+@every_release
+def test_queues_are_replicated_where_they_can_be_and_it_is_asked_for(release):
+    for name, first in (("rabbit_quorum_queue", 25), ("rabbit_transient_quorum_queue", 29)):
+        name = f"oslo_messaging_rabbit.{name}"
+        assert option(release, "all", name) is None
+        given = option(release, "all", name, messaging__quorum_queues=True)
+        assert given == (["true"] if RELEASES[release] >= first else None)
+
+
+@every_release
+@pytest.mark.parametrize("roles", ROLES)
+def test_service_users_have_and_need_the_role_service(release, roles):
+    authtoken = "keystone_authtoken.service_token_roles"
+    assert option(release, roles, authtoken) == ["service"]
+    assert option(release, roles, f"{authtoken}_required") == ["true"]
+    assert option(release, roles, "service_user.send_service_user_token") == ["true"]
+    # From 2025.2 on Nova takes Neutron's events from this role alone.
+    accounts = run_map(changed(release=release))["accounts"]
+    assert all("service" in account["roles"] for account in accounts)
+
+
+@every_release
+@pytest.mark.parametrize("roles", ROLES)
+def test_rpc_versions_are_pinned_where_pillar_says_so(release, roles):
+    name = "upgrade_levels.compute"
+    assert option(release, roles, name) is None
+    for pin in ("auto", "5.0"):
+        assert option(release, roles, name, config__upgrade_levels={"compute": pin}) == [pin]
 
 
 PILLARS = {
@@ -239,7 +321,7 @@ def version(text):
 
 
 @pytest.mark.parametrize("program", SOURCES["chosen"])
-@pytest.mark.parametrize("release", RELEASES)
+@every_release
 def test_the_data_says_which_packages_it_comes_from(program, release):
     lower, newest = (SOURCES["chosen"][program][release][bound] for bound in BOUNDS)
     for pins in (lower, newest):

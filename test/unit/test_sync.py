@@ -58,3 +58,8 @@ def test_only_the_kind_with_an_outdated_file_is_synced(sync):
     (sync.cache / "states" / "nova_cell.py").write_text("older")
     sync.run()
     assert sync.calls == [("states", False)]
+
+
+def test_nothing_is_synced_on_the_master_by_salt_ssh(sync):
+    sync.__opts__["_ssh_version"] = "OpenSSH"
+    assert (sync.run(), sync.calls) == ({}, [])

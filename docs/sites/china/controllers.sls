@@ -1,0 +1,3 @@
+nova:
+  passwords:
+    keystone_admin: china-admin
