@@ -80,6 +80,48 @@ def query(
         ) from (None if secrets else exc)
 
 
+def transaction(
+    statements: list[str], connection: dict | None = None, timeout: int = 3600, held=None
+) -> int:
+    """
+    Run statements, all or none of them; returns how many rows they changed.
+
+    statements : list
+        SQL without values.
+    connection : dict
+        See the module's head.
+    timeout : int
+        Seconds for each.
+    held
+        A lock that must still be held when they are made to last.
+
+    Raises CommandExecutionError; ``exc.info`` holds the server's error number.
+
+    CLI Example::
+
+        salt ctl1 nova_database.transaction "['DELETE FROM a', 'DELETE FROM b']"
+    """
+    conn = __utils__["nova_db.connect"](**_arguments(connection), read_timeout=timeout)
+    try:
+        conn.begin()
+        with conn.cursor() as cursor:
+            rows = sum(cursor.execute(statement) for statement in statements)
+        if held is not None and held.lost.is_set():
+            raise _failure("The lock was lost meanwhile: nothing was changed.", None)
+        conn.commit()
+    except (conn.Error, OSError) as exc:
+        number, text = __utils__["nova_db.error"](exc)
+        raise _failure(
+            f"The database server {conn.host}:{conn.port} refuses user {_text(conn.user)}: {text} "
+            f"(error {number}).",
+            number,
+        ) from exc
+    finally:
+        if conn.open:
+            conn.close()  # what was not made to last is undone by the server
+    return rows
+
+
 def get_database(name: str, connection: dict | None = None) -> dict[str, str] | None:
     """
     A database's default ``character_set`` and ``collation``; None when there is none.

@@ -24,6 +24,15 @@ HEAL_ALLOCATIONS = {0: "healed", 1: "more", 4: "nothing"}
 AUDIT = {0: "clean", 3: "orphans", 4: "deleted"}
 SYNC_AGGREGATES = {0: "synced"}
 
+#: Placement's tables that say what a site has, and those that each Placement fills by itself.
+PLACEMENT_DATA = (
+    *("resource_providers", "inventories", "allocations", "consumers", "projects", "users"),
+    *("placement_aggregates", "resource_provider_aggregates", "resource_provider_traits"),
+)
+PLACEMENT_NAMES = ("traits", "resource_classes")
+#: The first revision of Placement's own schema: the tables as nova_api has them.
+PLACEMENT_INITIAL = "b4ed3a175331"
+
 _BAD_NUMBER = {127: "a number must be positive"}
 #: Those that are, besides 255 for an exception that nothing caught.
 ONLINE_DATA_MIGRATIONS_FAILED = {2: "migrations failed: see nova-manage's log", **_BAD_NUMBER}
@@ -339,6 +348,113 @@ def sync_aggregates(timeout: int = 3600, held=None) -> dict[str, Any]:
         timeout,
         held,
     )
+
+
+def placement_to_move(source: str, target: str, connection: dict | None = None) -> int:
+    """
+    How many rows Placement's tables have in nova_api that its own database has yet to get.
+
+    None are where the source has nothing of a site's, or where the target already has.
+
+    source, target : str
+        Names of the databases, on one server.
+    connection : dict
+        The way to that server: see nova_database.
+
+    Raises CommandExecutionError when a Placement ran on the target before its rows were moved.
+
+    CLI Example::
+
+        salt ctl1 nova_upkeep.placement_to_move nova_api placement
+    """
+    ours = _placement_rows(source, connection)
+    if not any(ours.get(table) for table in PLACEMENT_DATA):
+        return 0
+    theirs = _placement_rows(target, connection)
+    if any(theirs.get(table) for table in PLACEMENT_DATA):
+        return 0
+    inside = {**connection, "database": target} if connection else None
+    version = __salt__["nova_manage.schema_version"]("placement", inside) if theirs else None
+    if any(theirs.values()) or version not in (None, PLACEMENT_INITIAL):
+        raise _failure(
+            f"{source} has {ours['resource_providers']} resource providers, and {target} a schema "
+            "without any: a Placement ran there before its rows were moved. Drop the database "
+            f"{target} and apply this again.",
+            None,
+        )
+    return sum(ours.values())
+
+
+def copy_placement(
+    source: str, target: str, connection: dict | None = None, timeout: int = 3600, held=None
+) -> int:
+    """
+    Copy Placement's tables from nova_api into a database of their own; returns the number of rows.
+
+    Tables come first, each where it is missing; the rows and the schema's revision follow in one
+    transaction, so that what is cut off is begun again. The source stays as it is. Nothing may
+    write to it meanwhile.
+
+    source, target : str
+        Names of the databases, on one server.
+    connection : dict
+        An administrator's way to that server: see nova_database.
+    timeout : int
+        Seconds for the rows of one table.
+    held
+        The site's lock, which must still be held in the end.
+
+    CLI Example::
+
+        salt ctl1 nova_upkeep.copy_placement nova_api placement
+    """
+    inside = {**connection, "database": target} if connection else None
+    copies = []
+    _query("SET SESSION foreign_key_checks = 0", inside)
+    try:
+        for name in _placement_rows(source, connection):
+            table = f"{_quoted(source)}.{_quoted(name)}"
+            made = _query(f"SHOW CREATE TABLE {table}", inside)[0]["Create Table"]
+            _query(made.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1), inside)
+            fields = ", ".join(
+                _quoted(row["Field"]) for row in _query(f"SHOW COLUMNS FROM {table}", inside)
+            )
+            copies.append(f"INSERT INTO {_quoted(name)} ({fields}) SELECT {fields} FROM {table}")
+    finally:
+        _query("SET SESSION foreign_key_checks = 1", inside)
+    _query(
+        "CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL, "
+        "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))",
+        inside,
+    )
+    stamp = f"INSERT IGNORE INTO alembic_version VALUES ('{PLACEMENT_INITIAL}')"
+    return __salt__["nova_database.transaction"](
+        ["SET SESSION foreign_key_checks = 0", stamp, *copies], inside, timeout, held
+    )
+
+
+def _placement_rows(database: str, connection: dict | None) -> dict[str, int]:
+    """The number of rows of each of Placement's tables that are in a database."""
+    there = _query(
+        "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = %s",
+        connection,
+        [database],
+    )
+    names = {row["name"] for row in there} & {*PLACEMENT_DATA, *PLACEMENT_NAMES}
+    return {
+        name: _query(f"SELECT COUNT(*) AS n FROM {_quoted(database)}.{_quoted(name)}", connection)[
+            0
+        ]["n"]
+        for name in sorted(names)
+    }
+
+
+def _query(statement: str, connection: dict | None, values: list | None = None) -> list[dict]:
+    return __salt__["nova_database.query"](statement, values, connection=connection)
+
+
+def _quoted(identifier: str) -> str:
+    return "`" + identifier.replace("`", "``") + "`"
 
 
 def _failure(message: str, info: int | str | None) -> CommandExecutionError:

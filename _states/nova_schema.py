@@ -6,7 +6,10 @@ site's lock; one that is not costs two reads. ``connection`` (an administrator's
 takes it) is used in test mode only, to look where nova.conf or its database user is not there yet.
 """
 
+import functools
 import json
+import os
+import time
 from typing import Any
 
 import salt.utils.files
@@ -110,6 +113,99 @@ def placement_db_synced(
     """
     schemas = {"placement": name}
     return _synced(name, "placement", schemas, "placement_db_sync", site_lock, timeout, connection)
+
+
+def placement_moved(
+    name: str,
+    source: str,
+    sites: list[str] | None = None,
+    unit: str = "httpd",
+    silent: list[str] | None = None,
+    site_lock: dict | None = None,
+    timeout: int = 900,
+    connection: dict | None = None,
+) -> dict[str, Any]:
+    """
+    What the Placement inside Nova has stored is in the database of Placement itself.
+
+    Due once, before Placement's own schema is synced, where the source has rows and the database
+    has none. The rows are copied, the source stays. Until then the old Placement must not write:
+    its web site is taken away here, and the copy waits until the other controllers have done so.
+
+    name : str
+        Name of Placement's own database.
+    source : str
+        Name of the nova_api database, on the same server.
+    sites : list
+        The web server's file of the old Placement; behind it that of the new one as its package
+        ships it, which is taken away too while a move is due: it would answer on the same port.
+    unit : str
+        The web server.
+    silent : list
+        URLs of Placement on all controllers, which must not answer while rows are copied.
+    site_lock : dict
+        Arguments of nova_db.lock: ``{name: shanghai, timeout: 900}``.
+    timeout : int
+        Seconds to wait for the other controllers.
+    connection : dict
+        An administrator's, as nova_database takes it.
+
+    .. code-block:: yaml
+
+        placement:
+          nova_schema.placement_moved:
+            - source: nova_api
+            - sites: [/etc/httpd/conf.d/00-nova-placement-api.conf]
+            - silent: ['http://10.20.0.60:8778/', 'http://10.20.0.70:8778/']
+            - site_lock: {name: shanghai}
+            - connection: {host: db1, user: root, password_pillar: 'nova:passwords:database_admin'}
+    """
+    ret: dict[str, Any] = {"name": name, "result": False, "comment": "", "changes": {}}
+    look = functools.partial(
+        __salt__["nova_upkeep.placement_to_move"], source, name, connection=connection
+    )
+    try:
+        rows = look()
+        gone = [path for path in (sites or [])[: None if rows else 1] if os.path.exists(path)]
+        changes = {path: {"old": "present", "new": None} for path in gone}
+        if rows:
+            changes[f"{name} rows"] = {"old": 0, "new": rows}
+        if not changes:
+            return ret | {"result": True, "comment": f"{source} has no rows to move to {name}."}
+        if __opts__["test"]:
+            comment = f"What {source} has of Placement would be moved to {name}."
+            return ret | {"result": None, "changes": changes, "comment": comment}
+        for path in gone:
+            os.remove(path)
+            ret["changes"][path] = changes[path]
+        if gone:
+            __salt__["nova_unit.act"]("reload", unit)
+        if rows:
+            _wait_for_silence(silent or [], look, timeout)
+            with __utils__["nova_db.lock"](**(site_lock or {"name": "site"})) as held:
+                if look():
+                    copy = __salt__["nova_upkeep.copy_placement"]
+                    copy(source, name, connection=connection, held=held)
+                    ret["changes"][f"{name} rows"] = changes[f"{name} rows"]
+    except (CommandExecutionError, SaltInvocationError, OSError) as exc:
+        return ret | {"comment": getattr(exc, "error", str(exc))}
+    return ret | {"result": True, "comment": f"What {source} has of Placement is in {name}."}
+
+
+def _wait_for_silence(urls: list[str], look, timeout: int) -> None:
+    """Wait until no Placement answers, or until another controller has moved the rows."""
+    deadline = time.monotonic() + timeout
+    answers = __salt__["nova_unit.http_answer"]
+    while loud := [url for url in urls if answers(url)["status"] is not None]:
+        if not look():
+            return
+        if time.monotonic() >= deadline:
+            raise CommandExecutionError(
+                f"{loud[0]} still answers after {timeout} s: what the Placement inside Nova writes "
+                "while its rows are moved would be lost. Apply the formula to all controllers at "
+                "the same time."
+            )
+        time.sleep(2)
 
 
 def cell_db_synced(

@@ -1,11 +1,13 @@
 # nova.conf, one for all roles of this node: an option comes from parameters/config.yaml or from
 # the pillar's nova:config.
 {%- from "nova/map.jinja" import nova with context %}
+{%- set roles = nova.roles | reject('equalto', 'haproxy') | list %}
 include:
   - nova.sync
-{%- for role in nova.roles if role != 'haproxy' %}
+{%- for role in roles %}
   - nova.{{ role }}.package
 {%- endfor %}
+{%- if roles %}
 
 nova-config-directory:
   file.directory:
@@ -14,7 +16,7 @@ nova-config-directory:
     - group: {{ nova.users.nova }}
     - mode: '0750'
     - require:
-{%- for role in nova.roles if role != 'haproxy' %}
+{%- for role in roles %}
       - sls: nova.{{ role }}.package
 {%- endfor %}
 
@@ -31,3 +33,4 @@ nova-config-nova-conf:
     - imports: [salt://nova/map.jinja, salt://nova/map.py, salt://nova/parameters/]
     - require:
       - file: nova-config-directory
+{%- endif %}

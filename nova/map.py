@@ -17,7 +17,9 @@ from salt.exceptions import CommandExecutionError
 from salt.utils import dictupdate, files, yaml
 
 ROLES = ("controller", "compute", "haproxy")
-KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates")
+KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates", "lookup")
+# Where a repository of yum or dnf is, and none of apt.
+YUM = {"baseurl", "mirrorlist", "metalink"}
 
 
 def run():
@@ -121,9 +123,16 @@ def _faults_of_sense(nova, pillar, secrets):
             f"The OS family {__grains__['os_family']} is not known: "
             "give nova:lookup:packages and nova:lookup:units."
         )
+    if nova["placement_in_nova"] and "in_nova" not in nova and "controller" in nova["roles"]:
+        faults.append(
+            f"nova:placement_in_nova must be false: {__grains__.get('os')} has none for "
+            f"{release['name']}; RedHat systems have one for stein, the last release with it."
+        )
     passwords = pillar.get("passwords", {})
     for role in nova["roles"]:
         for name in _passwords(role):
+            if name == "database_placement" and nova["placement_in_nova"]:
+                continue
             if name not in passwords and f"nova:passwords:{name} is missing." not in faults:
                 faults.append(f"nova:passwords:{name} is missing.")
     for name, secret in secrets.items():
@@ -297,10 +306,15 @@ def _merged(pillar):
     )
     number = releases.get(name)
     first, last = system.pop("from", {}), system.pop("until", {})
-    layers = [layer for since, layer in sorted(first.items()) if number and number >= since]
+    major = __grains__.get("osmajorrelease") or 0
+    layers = [v for since, v in sorted(system.pop("from_system", {}).items()) if major >= since]
+    layers += [layer for since, layer in sorted(first.items()) if number and number >= since]
     layers += [layer for until, layer in sorted(last.items()) if number and number <= until]
     nova = dictupdate.merge_recurse(_load("defaults"), {"packages": {}, "units": {}})
-    for layer in (system, *layers, pillar, pillar.get("lookup", {})):
+    for layer in (system, *layers):
+        nova = dictupdate.merge_recurse(nova, layer)
+    in_nova = nova.get("in_nova", {}) if pillar.get("placement_in_nova") else {}
+    for layer in (in_nova, pillar, pillar.get("lookup", {})):
         nova = dictupdate.merge_recurse(nova, layer)
     # Pillar values stay where pillar has them: only their names travel (nova:passwords:…).
     nova.pop("passwords", None)
@@ -398,6 +412,21 @@ def _derive(nova, secrets):
         for line in lines
         if line.startswith("bind ")
     ]
+    # A site of several systems names those of all.
+    nova["repositories"] = {
+        name: options
+        for name, options in nova.get("repositories", {}).items()
+        if YUM.isdisjoint(options) == (__grains__["os_family"] == "Debian")
+    }
+    nova["open_ports"] = _open_ports(nova)
+    selinux = nova.pop("selinux", {}) if __grains__.get("selinux", {}).get("enabled") else {}
+    for role, packages in selinux.get("packages", {}).items():
+        nova["packages"][role] = nova["packages"][role] + packages
+    nova["selinux_booleans"] = selinux.get("booleans", {}).get("haproxy", [])
+    nova["placements"] = [
+        f"http://{_bracketed(address)}:{nova['ports']['placement']}/"
+        for address in controllers.values() or [nova["my_ip"]]
+    ]
     nova["conf"] = _config(nova, secrets)
 
 
@@ -462,6 +491,20 @@ def _my_ip(nova):
             return address
     nova["faults"].append("nova:my_ip is missing, and this minion has no address but loopback.")
     return None
+
+
+def _open_ports(nova):
+    """Ports of this node's roles, as firewalld takes them."""
+    firewall = nova["firewall"]
+    if "unit" not in firewall or not firewall["enabled"]:
+        return []
+    served = {
+        "controller": nova["ports"].values(),
+        "compute": [],
+        "haproxy": [port for _, port in nova["listens"]],
+    }
+    ports = {f"{port}/tcp" for role in nova["roles"] for port in served[role]}
+    return sorted(ports.union(*(firewall["ports"].get(role, []) for role in nova["roles"])))
 
 
 def _host():

@@ -1,6 +1,6 @@
 # Package repositories that the pillar names (nova:repositories), as pkgrepo.managed takes them.
 {%- from "nova/map.jinja" import nova with context %}
-{%- for name, options in (nova.repositories | default({})).items() %}
+{%- for name, options in nova.get('repositories', {}).items() %}
 
 nova-repository-{{ name }}:
   pkgrepo.managed:

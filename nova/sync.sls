@@ -25,6 +25,7 @@ CUSTOM = {
         "nova_compute",
         "nova_conf",
         "nova_database",
+        "nova_firewall",
         "nova_haproxy",
         "nova_identity",
         "nova_package",

@@ -5,14 +5,18 @@ include:
 {%- if 'controller' in nova.roles %}
   - nova.controller.service
 {%- endif %}
+{%- for daemon, unit in nova.units.items() if daemon.startswith('libvirt') %}
 
-nova-compute-service-libvirt:
+nova-compute-service-{{ daemon }}:
   nova_unit.running:
-    - name: {{ nova.units.libvirt }}
+    - name: {{ unit }}
     - units: {{ nova.unit_list | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:
       - sls: nova.compute.config
+    - require_in:
+      - nova_unit: nova-compute-service-compute
+{%- endfor %}
 {%- for name in ('api', 'placement') %}
 
 nova-compute-service-{{ name }}-answers:
@@ -35,5 +39,3 @@ nova-compute-service-compute:
     - reads: {{ ([nova.files.nova_conf, nova.compute_conf | default(nova.files.nova_conf)]
                  + nova.reads.nova) | json }}
     - timeout: {{ nova.timeouts.service }}
-    - require:
-      - nova_unit: nova-compute-service-libvirt

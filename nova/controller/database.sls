@@ -2,9 +2,10 @@
 {%- from "nova/map.jinja" import nova with context %}
 {%- set names = nova.database.names %}
 {%- set cells = nova.cells.values() | selectattr('make') | map(attribute='database.name') | list %}
-{%- set accounts = {
-      'nova': [names.nova_api, names.nova, names.nova_cell0] + cells,
-      'placement': [names.placement]} %}
+{%- set accounts = {'nova': [names.nova_api, names.nova, names.nova_cell0] + cells} %}
+{%- if not nova.placement_in_nova %}
+{%- do accounts.update({'placement': [names.placement]}) %}
+{%- endif %}
 include:
   - nova.sync
 {%- for account, databases in accounts.items() %}

@@ -3,7 +3,7 @@
 include:
   - nova.controller.service
 {%- if 'compute' in nova.roles %}
-  - nova.compute
+  - nova.compute.service
 {%- endif %}
 
 nova-controller-discovery-hosts:
@@ -17,5 +17,5 @@ nova-controller-discovery-hosts:
     - require:
       - sls: nova.controller.service
 {%- if 'compute' in nova.roles %}
-      - sls: nova.compute
+      - sls: nova.compute.service
 {%- endif %}

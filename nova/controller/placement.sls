@@ -1,10 +1,16 @@
 # Placement: its configuration, its schema, its web server and its unit.
 {%- from "nova/map.jinja" import nova with context %}
 {%- from "nova/files/server.jinja" import server %}
+{%- set inside = nova.placement_in_nova %}
 include:
   - nova.controller.package
   - nova.controller.database
   - nova.controller.config
+{%- if inside %}
+  - nova.controller.schema
+{%- endif %}
+{{ server(nova, 'controller-placement', 'placement', nova.users.placement, nova.ports.placement) }}
+{%- if not inside %}
 
 nova-controller-placement-conf:
   nova_conf.managed:
@@ -19,7 +25,25 @@ nova-controller-placement-conf:
     - imports: [salt://nova/map.jinja, salt://nova/map.py, salt://nova/parameters/]
     - require:
       - sls: nova.controller.package
-{{ server(nova, 'controller-placement', 'placement', nova.users.placement, nova.ports.placement) }}
+{%- if nova.placement_before is defined %}
+
+nova-controller-placement-moved:
+  nova_schema.placement_moved:
+    - name: {{ nova.database.names.placement }}
+    - source: {{ nova.database.names.nova_api }}
+    - sites: {{ [nova.placement_before, nova.apache.placement.conf] | json }}
+    - unit: {{ nova.units.placement }}
+    - silent: {{ nova.placements | json }}
+    - site_lock: {{ nova.site_lock | json }}
+    - timeout: {{ nova.timeouts.api }}
+    - connection: {{ nova.database_admin | json }}
+    - require:
+      - sls: nova.controller.database
+      - sls: nova.controller.config
+    - require_in:
+      - file: nova-controller-placement-placement-server
+      - nova_schema: nova-controller-placement-schema
+{%- endif %}
 
 nova-controller-placement-schema:
   nova_schema.placement_db_synced:
@@ -30,16 +54,18 @@ nova-controller-placement-schema:
       - sls: nova.controller.database
       - sls: nova.controller.config
       - nova_conf: nova-controller-placement-conf
+{%- endif %}
 
 nova-controller-placement-running:
   nova_unit.running:
     - name: {{ nova.units.placement }}
     - units: {{ nova.unit_list | json }}
-    - reads: {{ ([nova.files.placement_conf] + nova.reads.placement) | json }}
+    - reads: {{ ([nova.files.nova_conf if inside else nova.files.placement_conf]
+                 + nova.reads.placement) | json }}
     - listens: [[{{ nova.my_ip | json }}, {{ nova.ports.placement }}]]
     - http: http://{{ nova.my_netloc }}:{{ nova.ports.placement }}/
     - one_at_a_time: {{ nova.site_lock | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:
-      - nova_schema: nova-controller-placement-schema
+      - nova_schema: nova-controller-{{ 'schema-api' if inside else 'placement-schema' }}
       - file: nova-controller-placement-placement-server

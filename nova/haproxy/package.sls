@@ -1,4 +1,4 @@
-# haproxy itself.
+# haproxy itself, and what SELinux must let it do: to reach any port.
 {%- from "nova/map.jinja" import nova with context %}
 include:
   - nova.sync
@@ -7,3 +7,16 @@ include:
 nova-haproxy-package-installed:
   pkg.installed:
     - pkgs: {{ nova.packages.haproxy | json }}
+{%- if nova.selinux_booleans %}
+    - reload_modules: True
+{%- endif %}
+{%- for boolean in nova.selinux_booleans %}
+
+nova-haproxy-package-{{ boolean }}:
+  selinux.boolean:
+    - name: {{ boolean }}
+    - value: True
+    - persist: True
+    - require:
+      - pkg: nova-haproxy-package-installed
+{%- endfor %}

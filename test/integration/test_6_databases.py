@@ -1,4 +1,4 @@
-"""The functional tests of nova_database on the servers that other Debian releases have."""
+"""The functional tests that need a server alone, on the servers that other Debian releases have."""
 
 import os
 import subprocess
@@ -25,6 +25,7 @@ def test_it_passes_on_a_server(name, tmp_path):
                 "no:cacheprovider",
                 "--tb=short",
                 "test/functional/test_nova_database.py",
+                "test/functional/test_nova_placement.py",
             ],
             cwd=ROOT,
             env={**os.environ, "NOVA_TEST_DATABASE": url},

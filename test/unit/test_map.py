@@ -273,6 +273,10 @@ BAD = {
     "an unknown virt_type": (dict(virt_type="xen"), "nova:virt_type must be"),
     "a site with a slash": (dict(site="a/b"), "nova:site must be"),
     "no timeout": (dict(timeouts={"lock": 0}), "nova:timeouts:lock must be a number of seconds."),
+    "a Placement inside a Nova that has none": (
+        dict(placement_in_nova=True),
+        "nova:placement_in_nova must be false: None has none for zed",
+    ),
     "a flavor without memory": (
         dict(flavors={"m1.small": {"vcpus": 1}}),
         "nova:flavors:m1.small:ram is missing.",
@@ -310,6 +314,14 @@ def test_null_leaves_out_a_flavor_and_removes_a_label():
     assert nova["faults"] == []
     assert nova["flavors"] == flavors
     assert nova["aggregates"]["ssd"]["metadata"] == {"x": None}
+
+
+def test_lookup_replaces_a_name_of_the_system_and_null_removes_one():
+    lookup = {"units": {"libvirt": "libvirtd", "libvirt_nodedev": None}}
+    grains = {"os_family": "RedHat", "os": "Rocky", "osmajorrelease": 9}
+    units = run_map(changed(lookup=lookup), **grains)["units"]
+    assert units["libvirt"] == "libvirtd"
+    assert "libvirt_nodedev" not in units and "libvirt_proxy" in units
 
 
 def test_every_fault_is_listed_at_once():

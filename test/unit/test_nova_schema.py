@@ -73,6 +73,15 @@ def site(opts, testmode):
         "nova_upkeep.online_data_migrations",
         return_value={"outcome": "done", "migrated": {"a": 3, "b": 4}},
     )
+    site.rows = [12]
+    site.look = stub(
+        modules, "nova_upkeep.placement_to_move", side_effect=lambda *a, **k: site.rows[0]
+    )
+    site.copy = stub(
+        modules, "nova_upkeep.copy_placement", side_effect=lambda *a, **k: site.rows.insert(0, 0)
+    )
+    site.act = stub(modules, "nova_unit.act")
+    site.answer = stub(modules, "nova_unit.http_answer", return_value={"status": None})
     site.state = lambda function, *a, **k: states[f"nova_schema.{function}"](*a, **k)
     return site
 
@@ -246,3 +255,67 @@ def test_rows_that_are_left_are_a_failure_and_not_remembered(site, tmp_path, ans
         assert (ret["result"], ret["changes"]) == (False, {})
         assert comment in ret["comment"]
         assert not (tmp_path / "stamp").exists()
+
+
+MOVED = {"source": "nova_api", "silent": ["http://ctl1:8778/", "http://ctl2:8778/"]}
+
+
+@pytest.fixture
+def web(tmp_path):
+    """The sites of the old Placement and of the new one."""
+    sites = [tmp_path / "old.conf", tmp_path / "new.conf"]
+    for path in sites:
+        path.touch()
+    return [str(path) for path in sites]
+
+
+def test_the_old_placement_is_silent_before_its_rows_are_moved(site, web):
+    order = []
+    site.act.side_effect = lambda *a, **k: order.append(a)
+    site.answer.side_effect = lambda url: order.append(url) or {"status": None}
+    site.others = lambda: order.append("lock")
+    ret = site.state("placement_moved", "placement", sites=web, site_lock={"name": "s"}, **MOVED)
+    assert ret["changes"] == {
+        **{path: {"old": "present", "new": None} for path in web},
+        "placement rows": {"old": 0, "new": 12},
+    }
+    if site.testmode:
+        assert (ret["result"], order, site.copy.call_count) == (None, [], 0)
+        return
+    assert ret["result"] is True
+    assert order == [("reload", "httpd"), *MOVED["silent"], "lock"]
+    assert site.copy.call_args.kwargs["held"] is site.held
+    again = site.state("placement_moved", "placement", sites=web, **MOVED)
+    assert (again["result"], again["changes"]) == (True, {})
+
+
+def test_the_old_site_goes_where_another_controller_has_moved_the_rows(site, web):
+    site.rows = [0]
+    ret = site.state("placement_moved", "placement", sites=web, **MOVED)
+    assert ret["changes"] == {web[0]: {"old": "present", "new": None}}
+    assert ret["result"] is (None if site.testmode else True)
+    site.copy.assert_not_called()
+    assert site.locks == []
+
+
+def test_rows_are_not_moved_while_a_placement_answers(site):
+    site.answer.side_effect = lambda url: {"status": 401 if "ctl2" in url else None}
+    ret = site.state("placement_moved", "placement", timeout=0, **MOVED)
+    if site.testmode:
+        assert ret["result"] is None
+        return
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert "http://ctl2:8778/ still answers" in ret["comment"]
+    site.copy.assert_not_called()
+    # It is the new one of a controller that was quicker.
+    site.rows[:] = [12, 0]
+    site.look.side_effect = lambda *a, **k: site.rows.pop(0) if site.rows else 0
+    ret = site.state("placement_moved", "placement", timeout=0, **MOVED)
+    assert (ret["result"], ret["changes"]) == (True, {})
+    site.copy.assert_not_called()
+
+
+def test_what_the_server_refuses_is_the_sentence_of_the_state(site):
+    site.look.side_effect = failure(1049, "Drop the database.")
+    ret = site.state("placement_moved", "placement", **MOVED)
+    assert (ret["result"], ret["changes"], ret["comment"]) == (False, {}, "Drop the database.")

@@ -3,64 +3,128 @@ All states of a node compile on every distribution, and serve the APIs by the we
 distribution and its release have, each on its own address.
 """
 
+import re
+
 import jinja2
 import pytest
+import yaml
 from conftest import ROOT, load
 from test_map import changed
 
-# Family, name, release, and the OpenStack release where the system has no default.
-SYSTEMS = {
-    "Debian 12": ("Debian", "Debian", "12", ...),
-    "Debian 13": ("Debian", "Debian", "13", ...),
-    "Ubuntu 24.04": ("Debian", "Ubuntu", "24.04", ...),
-    "Ubuntu 26.04": ("Debian", "Ubuntu", "26.04", ...),
-    "CentOS 7": ("RedHat", "CentOS", "7", ...),
-    "Rocky 9": ("RedHat", "Rocky", "9", ...),
-    "CentOS 10": ("RedHat", "CentOS Stream", "10", "2026.1"),
-}
 UWSGI = {
-    "api": "/etc/nova/nova-api-uwsgi.ini",
-    "metadata": "/etc/nova/nova-api-metadata-uwsgi.ini",
-    "placement": "/etc/placement/placement-api-uwsgi.ini",
+    "api": ("nova-api", "/etc/nova/nova-api-uwsgi.ini"),
+    "metadata": ("nova-api-metadata", "/etc/nova/nova-api-metadata-uwsgi.ini"),
+    "placement": ("placement-api", "/etc/placement/placement-api-uwsgi.ini"),
 }
 UBUNTU = "/etc/apache2/sites-enabled/"
-CENTOS = "/etc/httpd/conf.d/00-"
-SERVED = {  # system: {daemon: (unit, its web server's file, what that runs)}
-    "Debian 12": {
-        "api": ("nova-api", UWSGI["api"], "wsgi-file = /usr/bin/nova-api-wsgi"),
-        "metadata": ("nova-api-metadata", UWSGI["metadata"], "wsgi-file = /usr/bin/nova-metadata-"),
-        "placement": ("placement-api", UWSGI["placement"], "wsgi-file = /usr/bin/placement-api"),
-    },
-    "Debian 13": {
-        "api": ("nova-api", UWSGI["api"], "module = nova.wsgi.osapi_compute:application"),
-        "metadata": ("nova-api-metadata", UWSGI["metadata"], "module = nova.wsgi.metadata:app"),
-        "placement": ("placement-api", UWSGI["placement"], "module = placement.wsgi.api:app"),
-    },
-    "Ubuntu 24.04": {
-        "api": ("nova-api", None, None),
-        "placement": ("apache2", f"{UBUNTU}placement-api.conf", "/ /usr/bin/placement-api\n"),
-    },
-    "Ubuntu 26.04": {
-        "api": ("apache2", f"{UBUNTU}nova-api.conf", "/ /usr/local/lib/nova-formula/api.wsgi"),
-        "metadata": ("apache2", f"{UBUNTU}nova-api-metadata.conf", "nova-formula/metadata.wsgi"),
-        "placement": ("apache2", f"{UBUNTU}placement-api.conf", "nova-formula/placement.wsgi"),
-    },
-    "CentOS 7": {
-        "api": ("openstack-nova-api", None, None),
-        "consoleauth": ("openstack-nova-consoleauth", None, None),
-        "placement": ("httpd", f"{CENTOS}placement-api.conf", "/ /usr/bin/placement-api\n"),
-    },
-    "Rocky 9": {
-        "api": ("openstack-nova-api", None, None),
-        "placement": ("httpd", f"{CENTOS}placement-api.conf", "nova-formula/placement.wsgi"),
-    },
-    "CentOS 10": {
-        "api": ("httpd", f"{CENTOS}nova-api.conf", "nova-formula/api.wsgi"),
-        "metadata": ("httpd", f"{CENTOS}nova-api-metadata.conf", "nova-formula/metadata.wsgi"),
-        "placement": ("httpd", f"{CENTOS}placement-api.conf", "nova-formula/placement.wsgi"),
-    },
+RDO = "/etc/httpd/conf.d/00-"
+# How the APIs are served: {daemon: (unit, its web server's file, what that runs)}.
+SCRIPTS_IN_UWSGI = {
+    "api": (*UWSGI["api"], "wsgi-file = /usr/bin/nova-api-wsgi"),
+    "metadata": (*UWSGI["metadata"], "wsgi-file = /usr/bin/nova-metadata-"),
+    "placement": (*UWSGI["placement"], "wsgi-file = /usr/bin/placement-api"),
+}
+MODULES_IN_UWSGI = {
+    "api": (*UWSGI["api"], "module = nova.wsgi.osapi_compute:application"),
+    "metadata": (*UWSGI["metadata"], "module = nova.wsgi.metadata:app"),
+    "placement": (*UWSGI["placement"], "module = placement.wsgi.api:app"),
+}
+DAEMON_ON_UBUNTU = {
+    "api": ("nova-api", None, None),
+    "placement": ("apache2", f"{UBUNTU}placement-api.conf", "/ /usr/bin/placement-api\n"),
+}
+APACHE_ON_UBUNTU = {
+    "api": ("apache2", f"{UBUNTU}nova-api.conf", "/ /usr/local/lib/nova-formula/api.wsgi"),
+    "metadata": ("apache2", f"{UBUNTU}nova-api-metadata.conf", "nova-formula/metadata.wsgi"),
+    "placement": ("apache2", f"{UBUNTU}placement-api.conf", "nova-formula/placement.wsgi"),
+}
+DAEMON_OF_RDO = {
+    "api": ("openstack-nova-api", None, None),
+    "placement": ("httpd", f"{RDO}placement-api.conf", "/ /usr/bin/placement-api\n"),
+}
+STEIN_OF_RDO = {**DAEMON_OF_RDO, "consoleauth": ("openstack-nova-consoleauth", None, None)}
+INSIDE_NOVA = {
+    **STEIN_OF_RDO,
+    "placement": ("httpd", f"{RDO}nova-placement-api.conf", "/ /usr/bin/nova-placement-api\n"),
+}
+EPOXY_OF_RDO = {
+    **DAEMON_OF_RDO,
+    "placement": ("httpd", f"{RDO}placement-api.conf", "nova-formula/placement.wsgi"),
+}
+APACHE_OF_RDO = {
+    "api": ("httpd", f"{RDO}nova-api.conf", "nova-formula/api.wsgi"),
+    "metadata": ("httpd", f"{RDO}nova-api-metadata.conf", "nova-formula/metadata.wsgi"),
+    "placement": ("httpd", f"{RDO}placement-api.conf", "nova-formula/placement.wsgi"),
+}
+# Salt's grains os_family, os and osrelease; the release, where the system has no default of its own
+# or installs another (the cloud archive); how the APIs are served.
+SYSTEMS = {
+    "Debian 11": ("Debian", "Debian", "11", ..., SCRIPTS_IN_UWSGI),
+    "Debian 12": ("Debian", "Debian", "12", ..., SCRIPTS_IN_UWSGI),
+    "Debian 13": ("Debian", "Debian", "13", ..., MODULES_IN_UWSGI),
+    "Debian 14": ("Debian", "Debian", "forky/sid", "2026.1", MODULES_IN_UWSGI),
+    "Debian sid": ("Debian", "Debian", "forky/sid", "2026.2", MODULES_IN_UWSGI),
+    "Ubuntu 22.04": ("Debian", "Ubuntu", "22.04", ..., DAEMON_ON_UBUNTU),
+    "Ubuntu 22.04, cloud archive": ("Debian", "Ubuntu", "22.04", "2024.1", DAEMON_ON_UBUNTU),
+    "Ubuntu 24.04": ("Debian", "Ubuntu", "24.04", ..., DAEMON_ON_UBUNTU),
+    "Ubuntu 24.04, cloud archive": ("Debian", "Ubuntu", "24.04", "2025.2", APACHE_ON_UBUNTU),
+    "Ubuntu 26.04": ("Debian", "Ubuntu", "26.04", ..., APACHE_ON_UBUNTU),
+    "Ubuntu 26.04, cloud archive": ("Debian", "Ubuntu", "26.04", "2026.2", APACHE_ON_UBUNTU),
+    "CentOS 7": ("RedHat", "CentOS", "7.9.2009", ..., STEIN_OF_RDO),
+    "CentOS 7, Placement in Nova": ("RedHat", "CentOS", "7.9.2009", "stein", INSIDE_NOVA),
+    "CentOS Stream 8": ("RedHat", "CentOS Stream", "8", ..., DAEMON_OF_RDO),
+    "Rocky 8": ("RedHat", "Rocky", "8.10", "train", DAEMON_OF_RDO),
+    "CentOS Stream 9": ("RedHat", "CentOS Stream", "9", "zed", DAEMON_OF_RDO),
+    "Rocky 9": ("RedHat", "Rocky", "9.6", ..., EPOXY_OF_RDO),
+    "CentOS Stream 10": ("RedHat", "CentOS Stream", "10", "2026.1", APACHE_OF_RDO),
+    "Rocky 10": ("RedHat", "Rocky", "10.1", ..., EPOXY_OF_RDO),
+}
+ROLES = ["controller", "compute", "haproxy"]
+SLS = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".init")
+    for path in (ROOT / "nova").rglob("*.sls")
+)
+ELSEWHERE = {"controller": {"ctl2": "10.20.0.70"}}
+MORE = {
+    "repositories": {"openstack": {"baseurl": "https://mirror.example.org/"}},
+    "flavors": {"m1.small": {"ram": 2048, "vcpus": 1}},
+    "cells": {"cell2": {"messaging": {"vhost": "cell2"}}},
+    "clean": {"identity": True, "packages": True, "databases": ["nova"]},
 }
 PORTS = {"api": 8774, "metadata": 8775, "placement": 8778}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def opts(opts, cache):
+    """Those of a minion that has the formula's files and modules from an earlier run."""
+    # The pillar is taken as it is, instead of being gathered again.
+    return {**opts, "cachedir": str(cache), "extension_modules": str(cache), "__cli": "salt-call"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_all_that_a_role_has_compiles(opts, system, role):
+    others = tuple(f"nova.{other}" for other in ROLES if other != role)
+    sls = [name for name in SLS if not name.startswith(others)]
+    assert compiled(opts, system, sls, roles=[role], topology=ELSEWHERE, **MORE)
+
+
+@pytest.mark.parametrize("sls", SLS)
+def test_an_sls_alone_brings_the_states_that_its_own_require(opts, sls):
+    states = compiled(opts, "Debian 12", sls, roles=ROLES, topology=ELSEWHERE, **MORE)
+    there = set()
+    for chunk in states:
+        there |= {(chunk["state"], chunk["__id__"]), (chunk["state"], chunk["name"])}
+        # Salt 3006 takes an SLS that only includes others for there, and waits for nothing.
+        there |= {("sls", chunk["__sls__"])}
+    for chunk in states:
+        named = chunk.get("require", []) + chunk.get("require_in", [])
+        assert {pair for one in named for pair in one.items()} <= there, chunk["__id__"]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -72,7 +136,7 @@ def test_an_api_is_served_as_its_system_does_it(opts, system):
         if chunk["fun"] == "running" and chunk["__id__"].startswith("nova-controller")
     }
     daemons["placement"] = daemons.pop("nova-controller-placement-running")
-    served = SERVED[system]
+    served = SYSTEMS[system][-1]
     for name in ("conductor", "scheduler", "novncproxy"):
         assert daemons.pop(name).endswith(f"nova-{name}")
     assert daemons == {name: unit for name, (unit, _, _) in served.items()}
@@ -97,14 +161,99 @@ def test_an_api_is_served_as_its_system_does_it(opts, system):
     assert no_more == {path for _, path, _ in served.values() if path}
 
 
+MODULAR = [f"virt{driver}d.socket" for driver in ("nodedev", "proxy", "qemu", "secret", "storage")]
+LIBVIRT = {"Debian 13": ["libvirtd.socket"], "Rocky 8": ["libvirtd"], "Rocky 9": MODULAR}
+
+
+@pytest.mark.parametrize("system", LIBVIRT)
+def test_nova_compute_waits_for_libvirt_as_its_system_has_it(opts, system):
+    states = compiled(opts, system, "nova.compute", roles=["compute"], topology=ELSEWHERE)
+    libvirt = {c["__id__"]: c["name"] for c in states if "-libvirt" in c["__id__"]}
+    assert sorted(libvirt.values()) == LIBVIRT[system]
+    for chunk in states:
+        if chunk["__id__"] in libvirt:
+            assert {"nova_unit": "nova-compute-service-compute"} in chunk["require_in"]
+
+
+def test_placement_inside_nova_has_neither_a_database_nor_a_configuration_of_its_own(opts):
+    states = compiled(opts, "CentOS 7, Placement in Nova", passwords__database_placement=...)
+    names = [str(chunk["name"]) for chunk in states]
+    assert "openstack-nova-placement-api" in str([chunk.get("pkgs") for chunk in states])
+    assert not {"/etc/placement/placement.conf", "placement_db_synced"} & set(names)
+    assert not [c for c in states if c["state"] == "nova_database" and c["name"] == "placement"]
+    (unit,) = [c for c in states if c["__id__"] == "nova-controller-placement-running"]
+    assert "/etc/nova/nova.conf" in unit["reads"]
+    assert {"nova_schema": "nova-controller-schema-api"} in unit["require"]
+
+
+def test_rows_are_moved_before_placement_has_a_schema_and_a_site_of_its_own(opts):
+    topology = {"controller": {"ctl1": "10.20.0.60", "ctl2": "10.20.0.70"}}
+    states = compiled(opts, "CentOS 7", roles=["controller"], topology=topology)
+    (moved,) = [chunk for chunk in states if chunk["fun"] == "placement_moved"]
+    assert moved["silent"] == ["http://10.20.0.60:8778/", "http://10.20.0.70:8778/"]
+    assert moved["sites"] == [f"{RDO}nova-placement-api.conf", f"{RDO}placement-api.conf"]
+    before = {pair for one in moved["require_in"] for pair in one.items()}
+    assert before == {
+        ("file", "nova-controller-placement-placement-server"),
+        ("nova_schema", "nova-controller-placement-schema"),
+    }
+
+
+SELINUX = {"enabled": True, "enforced": "Permissive"}
+
+
+@pytest.mark.parametrize(
+    ("system", "tools"),
+    [("CentOS 7", "policycoreutils-python"), ("Rocky 9", "policycoreutils-python-utils")],
+)
+def test_selinux_lets_haproxy_and_httpd_do_their_work_where_it_is_on(opts, system, tools):
+    opts["grains"]["selinux"] = SELINUX
+    states = compiled(opts, system, roles=ROLES, topology=ELSEWHERE)
+    packages = {chunk["__sls__"]: chunk["pkgs"] for chunk in states if "pkgs" in chunk}
+    assert "openstack-selinux" in packages["nova.controller.package"]
+    assert "openstack-selinux" in packages["nova.compute.package"]
+    assert packages["nova.haproxy.package"] == ["haproxy", tools]
+    (boolean,) = [chunk for chunk in states if chunk["state"] == "selinux"]
+    assert (boolean["name"], boolean["value"], boolean["persist"]) == (
+        "haproxy_connect_any",
+        True,
+        True,
+    )
+
+
+@pytest.mark.parametrize("system", ["Debian 12", "Rocky 9"])
+def test_where_selinux_is_off_nothing_is_said_of_it(opts, system):
+    opts["grains"]["selinux"] = {"enabled": False}
+    states = compiled(opts, system, roles=ROLES, topology=ELSEWHERE)
+    assert "selinux" not in str([chunk.get("pkgs") for chunk in states])
+    assert not [chunk for chunk in states if chunk["state"] == "selinux"]
+
+
+OPEN = {
+    "controller": ["6080/tcp", "8774/tcp", "8775/tcp", "8778/tcp"],
+    "compute": ["5900-6923/tcp"],
+    "haproxy": ["6080/tcp", "8774/tcp", "8778/tcp"],
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_firewalld_opens_the_ports_of_a_role(opts, role):
+    pillar = {"roles": [role], "topology": ELSEWHERE}
+    states = compiled(opts, "Rocky 9", firewall={"enabled": True, "zone": "internal"}, **pillar)
+    (ports,) = [chunk for chunk in states if chunk["state"] == "nova_firewall"]
+    assert (ports["name"], ports["ports"]) == ("internal", OPEN[role])
+    states = compiled(opts, "Rocky 9", firewall={"enabled": False}, **pillar)
+    assert not [chunk for chunk in states if chunk["state"] == "nova_firewall"]
+
+
 @pytest.mark.parametrize("system", ["Ubuntu 26.04", "CentOS 7"])
 def test_clean_takes_the_web_servers_away_and_spares_a_shared_apache(opts, system):
     states = compiled(opts, system, "nova.clean")
     gone = {chunk["name"] for chunk in states if chunk["fun"] == "absent"}
-    assert {path for _, path, _ in SERVED[system].values() if path} <= gone
+    assert {path for _, path, _ in SYSTEMS[system][-1].values() if path} <= gone
     stopped = {chunk["name"] for chunk in states if chunk["fun"] == "dead"}
     assert not stopped & {"apache2", "httpd"}
-    assert [c["name"] for c in states if c.get("reload")] == [SERVED[system]["placement"][0]]
+    assert [c["name"] for c in states if c.get("reload")] == [SYSTEMS[system][-1]["placement"][0]]
 
 
 def test_the_seed_s_repositories_are_set_up_before_the_packages(opts):
@@ -136,6 +285,36 @@ def test_the_seed_s_repositories_are_set_up_before_the_packages(opts):
         assert {key: chunk[key] for key in given} == given
 
 
+BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/repositories.md").read_text(), re.S)
+EXAMPLES = {}
+for block in BLOCKS:
+    EXAMPLES.update(yaml.safe_load(block)["nova"]["repositories"])
+
+
+@pytest.mark.parametrize(
+    ("system", "names"),
+    [
+        ("Ubuntu 24.04, cloud archive", {"cloud-archive"}),
+        ("CentOS 7", EXAMPLES.keys() - {"cloud-archive"}),
+    ],
+)
+def test_repositories_of_the_docs_are_set_up_where_they_belong_and_signed(opts, system, names):
+    states = compiled(opts, system, "nova.repository", repositories=EXAMPLES)
+    made = {
+        chunk["__id__"].removeprefix("nova-repository-"): chunk
+        for chunk in states
+        if chunk["state"] == "pkgrepo"
+    }
+    assert made.keys() == names
+    for name, chunk in made.items():
+        given = EXAMPLES[name]
+        assert {key: chunk[key] for key in given} == given
+        if "baseurl" in given:
+            assert (chunk["gpgcheck"], chunk["gpgkey"][:8]) == (1, "https://")
+        else:
+            assert "signed-by=" in chunk["name"] and chunk["key_url"].startswith("https://")
+
+
 def test_warnings_reach_the_operator_and_change_nothing(opts):
     states = compiled(opts, "CentOS 7", config={"vnc": {"vncserver_listen": "192.0.2.1"}})
     (state,) = [chunk for chunk in states if chunk["__id__"] == "nova-pillar-warnings"]
@@ -145,20 +324,29 @@ def test_warnings_reach_the_operator_and_change_nothing(opts):
 
 
 def compiled(opts, system, sls="nova", **pillar):
-    """All states of a single node of a system."""
-    family, name, version, release = SYSTEMS[system]
+    """All states of a node of a system: of one with the daemons of both roles, by default."""
+    family, name, version, release, _ = SYSTEMS[system]
+    major = version.split(".")[0]
     opts["grains"].update(
         os_family=family,
         os=name,
         osrelease=version,
-        osmajorrelease=int(version.split(".")[0]),
+        osmajorrelease=int(major) if major.isdigit() else "",
         num_cpus=4,
     )
-    node = {"roles": ["controller", "compute"], "my_ip": "10.20.0.60", "virt_type": "qemu"}
-    opts["pillar"] = {"nova": changed(release=release, topology=..., threads=3, **node, **pillar)}
+    node = {
+        "roles": ["controller", "compute"],
+        "topology": {},
+        "my_ip": "10.20.0.60",
+        "virt_type": "qemu",
+        "threads": 3,
+        "placement_in_nova": system.endswith("Placement in Nova"),
+        **pillar,
+    }
+    opts["pillar"] = {"nova": changed(release=release, **node)}
     _, modules, _ = load(opts)
     chunks = modules["state.show_low_sls"](sls)
-    assert isinstance(chunks[0], dict), chunks
+    assert all(isinstance(chunk, dict) for chunk in chunks), chunks
     return chunks
 
 
