@@ -21,6 +21,9 @@ nova-pillar-warnings:
 
 {% endif %}
 include:
+{%- if nova.open_ports %}
+  - nova.firewall
+{%- endif %}
 {%- for role in nova.roles %}
   - nova.{{ role }}
 {%- endfor %}

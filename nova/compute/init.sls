@@ -1,6 +1,5 @@
 # A compute node: packages, nova.conf, libvirt and nova-compute.
 include:
-  - nova.firewall
   - nova.compute.package
   - nova.compute.config
   - nova.compute.service
