@@ -290,7 +290,8 @@ def _register(place: hosts.Place) -> None:
     states = {
         chunk["__id__"]: {f"nova_identity.{chunk['fun']}": [
             {key: value} for key, value in chunk.items()
-            if not key.startswith(("__", "require")) and key not in ("state", "fun", "order")]}
+            if not key.startswith(("__", "require"))
+            and key not in ("state", "fun", "order", "site_lock")]}
         for chunk in chunks if chunk["state"] == "nova_identity"
     }
     (place.root / "root/register.sls").write_text("#!json\n" + json.dumps(states))
