@@ -107,11 +107,9 @@ def first(site: lab.Lab) -> dict[str, Any]:
     shell.run("cp", "--archive", kept, place.root / "root/floor")
     pillar.write_local(place.root / "srv/pillar", "ctl1", site.seed)
     _register(place)
-    base = f"http://{nova['my_netloc']}"
     _render("floor.j2", place.root / "root/floor.sh", packages=nova["packages"]["controller"],
             units=nova["units"], daemons=[nova["units"][daemon] for daemon in DAEMONS],
-            cells=cells, placement=f"{nova['urls']['placement']}/",
-            urls=[f"{base}:{nova['ports'][port]}/" for port in ("api", "metadata")])
+            cells=cells, vip=nova["vip"], address=nova["my_ip"], ports=nova["ports"])
     floor = measure(place, 1, "bash", "/root/floor.sh")["s"]
     lab.restore(site.name, lab.BARE)
     return {"first_s": took, "first_floor_s": floor, **_ratio("first_s", took, floor, "first_"),
