@@ -431,7 +431,8 @@ def read_ahead(
         return read()
 
     for key, read in reads:
-        client.kept.setdefault(key, (time.monotonic(), pool.submit(after_token, read)))
+        if key not in client.kept:
+            client.kept[key] = (time.monotonic(), pool.submit(after_token, read))
     pool.shutdown(wait=False)
     return True
 
