@@ -207,6 +207,7 @@ def _users(site: lab.Lab, nova: dict, size: int) -> dict:
 
 def _host_mappings(site: lab.Lab, nova: dict, size: int) -> dict:
     _mysql(site, f"""
+        USE nova;
         INSERT INTO nova.services (created_at, updated_at, host, `binary`, topic, report_count,
                                    disabled, deleted, last_seen_up, forced_down, version, uuid)
         SELECT NOW(), NOW(), CONCAT('bench-', seq), 'nova-compute', 'compute', 1, 0, 0, NOW(), 0,
@@ -224,6 +225,7 @@ def _host_mappings(site: lab.Lab, nova: dict, size: int) -> dict:
 def _cells(site: lab.Lab, nova: dict, size: int) -> dict:
     # Discovery would ask each cell's database: the rows of hosts go first.
     _mysql(site, f"""
+        USE nova_api;
         INSERT INTO nova_api.cell_mappings (created_at, uuid, name, transport_url,
                                             database_connection, disabled)
         SELECT NOW(), UUID(), CONCAT('bench-', seq), cell1.transport_url,
