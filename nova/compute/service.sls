@@ -8,7 +8,7 @@ include:
 
 nova-compute-service-libvirt:
   nova_unit.running:
-    - name: {{ nova.units.libvirt }}
+    - name: {{ nova.units.libvirt | json }}
     - units: {{ nova.unit_list | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:
@@ -17,7 +17,7 @@ nova-compute-service-libvirt:
 
 nova-compute-service-{{ name }}-answers:
   nova_unit.http_answers:
-    - name: {{ nova.urls[name] }}/
+    - name: {{ (nova.urls[name] ~ "/") | json }}
     - timeout: {{ nova.timeouts.api }}
     - require:
       - sls: nova.compute.config
@@ -30,7 +30,7 @@ nova-compute-service-{{ name }}-answers:
 
 nova-compute-service-compute:
   nova_unit.running:
-    - name: {{ nova.units.compute }}
+    - name: {{ nova.units.compute | json }}
     - units: {{ nova.unit_list | json }}
     - reads: {{ ([nova.files.nova_conf, nova.compute_conf | default(nova.files.nova_conf)]
                  + nova.reads.nova) | json }}

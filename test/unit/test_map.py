@@ -117,6 +117,12 @@ def test_passwords_are_encoded_in_urls_and_escaped_for_oslo_config():
     assert conf["service_user"]["password"] == [password.replace("$", "$$")]
 
 
+@pytest.mark.parametrize(("vhost", "path"), [("/", ""), ("nova", "nova"), ("/n/a", "%2Fn%2Fa")])
+def test_a_virtual_host_is_named_as_rabbitmq_has_it(vhost, path):
+    conf = run_map(changed(messaging__vhost=vhost))["conf"]["nova"]
+    assert conf["DEFAULT"]["transport_url"][0].endswith(f"@rabbitmq.example.org:5672/{path}")
+
+
 def test_pillar_sets_adds_and_removes_any_option():
     pillar = changed(
         config={
@@ -243,7 +249,7 @@ BAD = {
     ),
     "a section that opens another": (
         dict(config={"DEFAULT]\n[x": {"a": 1}}),
-        "nova:config has a name with characters that a configuration file does not allow.",
+        "nova:config:DEFAULT]\\n[x has a name that must be a section's, of letters, digits",
     ),
     "controllers as a list": (
         dict(topology__controller=["ctl1"]),
