@@ -522,6 +522,10 @@ def _sections(nova):
     for port in sorted(ports.values()):
         name = f"openstack_nova_port_{port}"
         lines = [f"bind {_bracketed(bind)}:{port}", f"mode {conf['mode']}", "log global"]
+        if conf["retries"]:
+            lines += [f"retries {conf['retries']}", "option redispatch 1"]
+        if conf["health"] == "http" and port != ports["novnc"]:
+            lines.append("option httpchk GET /")
         lines += conf["options"].get(name, [])
         if port == ports["novnc"]:
             lines += ["timeout client 1h", "timeout server 1h", "timeout tunnel 1h"]

@@ -168,10 +168,21 @@ def test_the_balancer_has_the_seeds_sections():
         "bind 10.20.0.40:8774",
         "mode tcp",
         "log global",
+        "retries 3",
+        "option redispatch 1",
         "server ctl1 10.20.0.60:8774 check inter 3000 fall 2 rise 5",
         "server ctl2 10.20.0.70:8774 check inter 3000 fall 2 rise 5 backup",
     ]
     assert list(sections) == [f"openstack_nova_port_{port}" for port in (6080, 8774, 8778)]
+
+
+def test_a_check_asks_an_api_and_only_connects_to_the_console():
+    pillar = changed("lb1", haproxy__health="http", haproxy__retries=0)
+    sections = run_map(pillar, "lb1")["sections"]
+    asked = {name: "option httpchk GET /" in lines for name, lines in sections.items()}
+    assert asked == {f"openstack_nova_port_{port}": port != 6080 for port in (6080, 8774, 8778)}
+    assert "retries" not in str(sections) and "redispatch" not in str(sections)
+    assert "timeout tunnel 1h" in sections["openstack_nova_port_6080"]
 
 
 def test_metadata_gets_a_section_when_it_is_asked_for():
