@@ -917,6 +917,9 @@ def _text(value: Any) -> str:
 
 
 def _quoted(part: str) -> str:
+    if part in ("", ".", ".."):
+        # On its way to Nova an URL loses these, and what is left means the parent.
+        raise CommandExecutionError(f"{part!r} can be no name in an URL of Nova's.")
     return urllib.parse.quote(part, safe="")
 
 

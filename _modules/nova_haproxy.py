@@ -33,6 +33,7 @@ _WORD = re.compile(
     r"""\#.*|(?:[^\s"'\\#]|\\.|"(?:[^"\\]|\\.)*"|'[^']*'|["'\\])+""", re.ASCII | re.DOTALL
 )
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _ALERT = re.compile(r"^\[ALERT\]\s*(?:\d+/\d+\s*)?\(\d+\)\s*:\s*(?:config\s*:\s*)?(.*)$", re.M)
 _SUMMARY = re.compile(r"^(Error\(s\) found in configuration file|Fatal errors found)")
 # What an earlier state of the same run may still bring.
@@ -186,7 +187,7 @@ def _parse(lines: list[str]) -> list[dict]:
         words = _words(line)
         if not words:
             continue
-        if KEYWORD.fullmatch(words[0]):
+        if KEYWORD.fullmatch(re.sub(r"[\"'\\]", "", words[0])):
             name = words[1] if len(words) > 1 else ""
             sections.append(
                 {"kind": words[0], "name": name, "start": number, "end": number + 1, "words": []}
@@ -207,12 +208,14 @@ def _content(section: str, lines: list[str]) -> list[str]:
     content = []
     for line in lines:
         words = _words(line)
-        if "\n" in line or "\r" in line or (words and KEYWORD.fullmatch(words[0])):
+        # A word in quotes may be any, and one that begins with a point is a condition.
+        plain = not words or (_PLAIN.fullmatch(words[0]) and not KEYWORD.fullmatch(words[0]))
+        if len(f"{line} ".splitlines()) > 1 or not plain:
             raise SaltInvocationError(
-                f"The section {section} holds {line!r}, which would begin another line or section."
+                f"The section {section} holds {line!r}, which could begin another line or section."
             )
         if words:
-            content.append(line.strip())
+            content.append(line.strip(" \t"))
     return content
 
 

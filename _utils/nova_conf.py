@@ -24,7 +24,8 @@ def parse(text: str) -> dict[str, dict[str, list[str]]]:
     sections: dict[str, dict[str, list[str]]] = {}
     section = sections.setdefault("DEFAULT", {})
     last: list[str] | None = None
-    for line in text.splitlines():
+    # Not splitlines: to oslo.config a form feed, for one, is a part of the value.
+    for line in text.split("\n"):
         if not line.strip() or line.lstrip().startswith(("#", ";")):
             continue
         if line[0].isspace() and last:
@@ -37,8 +38,12 @@ def parse(text: str) -> dict[str, dict[str, list[str]]]:
             if not separator:
                 key, _, val = line.partition(":")
             last = section.setdefault(key.strip(), [])
-            last.append(val.strip())
+            last.append(_unquoted(val.strip()))
     return sections
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if value[:1] in ('"', "'") and value[0] == value[-1] else value
 
 
 def read(path: str) -> dict[str, dict[str, list[str]]]:

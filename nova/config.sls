@@ -11,9 +11,9 @@ include:
 
 nova-config-directory:
   file.directory:
-    - name: {{ nova.files.nova_conf | replace('/nova.conf', '') }}
+    - name: {{ nova.files.nova_conf | replace('/nova.conf', '') | json }}
     - user: root
-    - group: {{ nova.users.nova }}
+    - group: {{ nova.users.nova | json }}
     - mode: '0750'
     - require:
 {%- for role in roles %}
@@ -22,10 +22,10 @@ nova-config-directory:
 
 nova-config-nova-conf:
   nova_conf.managed:
-    - name: {{ nova.files.nova_conf }}
+    - name: {{ nova.files.nova_conf | json }}
     - source: salt://nova/files/openstack.conf.jinja
     - user: root
-    - group: {{ nova.users.nova }}
+    - group: {{ nova.users.nova | json }}
     - mode: '0640'
     - context:
         program: nova

@@ -11,6 +11,7 @@ import fnmatch
 import functools
 import ipaddress
 import json
+import re
 from urllib.parse import quote
 
 from salt.exceptions import CommandExecutionError
@@ -24,15 +25,16 @@ YUM = {"baseurl", "mirrorlist", "metalink"}
 
 def run():
     """The map of this minion, as a dict; ``faults`` lists what is wrong with the pillar."""
-    pillar = _without_nulls(__pillar__.get("nova") or {})
-    faults = _faults_of_shape(pillar)
+    given = __pillar__.get("nova") or {}
+    pillar = _without_nulls(given)
+    faults = sorted(_faults_of_keys(given)) or _faults_of_shape(pillar)
     if faults:
-        return {"roles": [], "faults": faults}
+        return {"roles": [], "faults": [_printable(fault) for fault in faults]}
     nova = _merged(pillar)
     nova.update(roles=_roles(pillar, __grains__["id"]), faults=[], warnings=[])
     if nova["roles"]:
         secrets = _secrets(nova, pillar.get("passwords", {}))
-        nova["faults"] = _faults_of_sense(nova, pillar, secrets)
+        nova["faults"] = [_printable(it) for it in _faults_of_sense(nova, pillar, secrets)]
         if nova["release"]["number"] is not None:
             _use_names_of_release(nova)
         if not nova["faults"]:
@@ -74,6 +76,23 @@ def _names():
 # ---- checks ------------------------------------------------------------------------------------
 
 
+def _printable(fault):
+    """A sentence with the names that the pillar has, of which none can pass for another line."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in fault)
+
+
+def _faults_of_keys(tree, path="nova"):
+    """YAML takes a bare 8774, on or null for no text; nothing after could tell what was meant."""
+    if isinstance(tree, dict):
+        for key in tree:
+            if not isinstance(key, str):
+                yield f"{path}:{key} is a key that YAML does not take for a text: put it in quotes."
+    elif not isinstance(tree, list):
+        return
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        yield from _faults_of_keys(value, f"{path}:{key}")
+
+
 def _faults_of_shape(pillar):
     try:
         import jsonschema
@@ -84,7 +103,10 @@ def _faults_of_shape(pillar):
         ]
     if not pillar:
         return []
-    validator = jsonschema.Draft7Validator(_schema())
+    # Draft 7 takes 8774.0 for an integer, which no port is written as.
+    validator = jsonschema.validators.extend(
+        jsonschema.Draft7Validator, type_checker=jsonschema.Draft4Validator.TYPE_CHECKER
+    )(_schema())
     return sorted({f for error in validator.iter_errors(pillar) for f in _sentences(error)})
 
 
@@ -92,16 +114,16 @@ def _sentences(error):
     """Faults as sentences that name the key and never show a value: it may be a secret."""
     key = ":".join(["nova", *(str(part) for part in error.absolute_path)])
     if error.validator == "additionalProperties" and isinstance(error.validator_value, bool):
-        known = error.schema.get("properties", {})
+        known, patterns = error.schema.get("properties", {}), error.schema.get("patternProperties")
         for name in error.instance:
-            if name not in known:
+            if name not in known and not any(re.search(it, name) for it in patterns or ()):
                 yield f"{key}:{name} is not a key of this formula: one of {', '.join(known)}."
     elif error.validator == "required":
         for name in error.validator_value:
             if name not in error.instance:
                 yield f"{key}:{name} is missing."
-    elif error.validator == "propertyNames" or "propertyNames" in error.absolute_schema_path:
-        yield f"{key} has a name with characters that a configuration file does not allow."
+    elif "propertyNames" in error.absolute_schema_path:
+        yield f"{key}:{error.instance} has a name that must be {error.schema['title']}."
     else:
         title = error.schema.get("title", f"of another kind ({error.validator})")
         yield f"{key} must be {title}."
@@ -176,6 +198,16 @@ def _faults_of_sense(nova, pillar, secrets):
     ports = nova["ports"]
     if len(set(ports.values())) < len(ports):
         faults.append("nova:ports gives one port to two services.")
+    sections = [f"openstack_nova_port_{port}" for port in ports.values()]
+    for name in nova["haproxy"]["options"].keys() - set(sections):
+        faults.append(f"nova:haproxy:options:{name} is no section: one of {', '.join(sections)}.")
+    databases = [*nova["database"]["names"].values()]
+    databases += [_cell(*item)["database"]["name"] for item in nova["cells"].items()]
+    if len(set(databases)) < len(databases):
+        faults.append("nova:database:names and nova:cells give one database to two.")
+    users = [account["name"] for account in _accounts(nova)]
+    if len(set(users)) < len(users):
+        faults.append("nova:keystone:users and nova:identity:services give one user to two.")
     for service, data in nova["identity"]["services"].items():
         if data is None:
             continue
@@ -344,7 +376,8 @@ def _resolved(secret):
     except CommandExecutionError:  # the driver has logged why
         return ""
     # Salt gives the URI back where the minion has no such profile.
-    return "" if found == secret or "\n" in found else found
+    wrong = found == secret or not re.match(_schema()["definitions"]["secret"]["pattern"], found)
+    return "" if wrong else found
 
 
 # ---- what follows from the data ----------------------------------------------------------------
@@ -530,6 +563,10 @@ def _sections(nova):
     for port in sorted(ports.values()):
         name = f"openstack_nova_port_{port}"
         lines = [f"bind {_bracketed(bind)}:{port}", f"mode {conf['mode']}", "log global"]
+        if conf["retries"]:
+            lines += [f"retries {conf['retries']}", "option redispatch 1"]
+        if conf["health"] == "http" and port != ports["novnc"]:
+            lines.append("option httpchk GET /")
         lines += conf["options"].get(name, [])
         if port == ports["novnc"]:
             lines += ["timeout client 1h", "timeout server 1h", "timeout tunnel 1h"]
@@ -584,9 +621,8 @@ def _for_release(table, number):
 
 
 def _facts(nova, passwords):
-    secrets = {name: value.replace("$", "$$") for name, value in passwords.items()}
     keystone, messaging, database = nova["keystone"], nova["messaging"], nova["database"]
-    facts = {name: secrets.get(name, "") for name in _passwords("controller")}
+    facts = {name: passwords.get(name, "") for name in _passwords("controller")}
     facts.update({f"keystone_user_{k}": v for k, v in keystone["users"].items()})
     facts.update({f"port_{k}": v for k, v in nova["ports"].items()})
     facts.update(
@@ -609,7 +645,7 @@ def _facts(nova, passwords):
             for host in messaging["hosts"]
         )
         + "/"
-        + ("" if messaging["vhost"] == "/" else _quoted(messaging["vhost"].lstrip("/"))),
+        + ("" if messaging["vhost"] == "/" else _quoted(messaging["vhost"])),
     )
     for name, real in database["names"].items():
         account = "placement" if name == "placement" else "nova"
@@ -634,14 +670,27 @@ def _filled(table, overrides, facts, multi):
             if value is None:
                 continue
             lines = value if isinstance(value, list) and f"{section}.{option}" in multi else [value]
-            sections.setdefault(section, {})[option] = [_text(line) for line in lines]
+            sections.setdefault(section, {})[option] = [_literal(_text(line)) for line in lines]
     return sections
+
+
+def _literal(text):
+    """In quotes where oslo.config would take away blanks, or quotes that are the value's own."""
+    quoted = text[:1] in ('"', "'") and text[0] == text[-1]
+    return f'"{text}"' if quoted or text != text.strip() else text
 
 
 def _fill(value, facts):
     if isinstance(value, str) and value.startswith("{") and value.endswith("}"):
-        return facts[value[1:-1]]
+        return _escaped(facts[value[1:-1]])
     return value
+
+
+def _escaped(fact):
+    """What the pillar has for a fact is no reference to an option, as $ would make it."""
+    if isinstance(fact, list):
+        return [_escaped(item) for item in fact]
+    return fact.replace("$", "$$") if isinstance(fact, str) else fact
 
 
 def _text(value):

@@ -2,10 +2,10 @@
 {%- from "nova/map.jinja" import nova with context %}
 {%- for name, options in nova.get('repositories', {}).items() %}
 
-nova-repository-{{ name }}:
+{{ ("nova-repository-" ~ name) | json }}:
   pkgrepo.managed:
     - name: {{ options.name | default(name) | json }}
 {%- for key, value in options.items() if key != 'name' %}
-    - {{ key }}: {{ value | json }}
+    - {{ key | json }}: {{ value | json }}
 {%- endfor %}
 {%- endfor %}

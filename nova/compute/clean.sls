@@ -11,7 +11,7 @@ nova-compute-clean-guests:
 
 nova-compute-clean-unit:
   nova_unit.dead:
-    - name: {{ nova.units.compute }}
+    - name: {{ nova.units.compute | json }}
     - require:
       - nova_verify: nova-compute-clean-guests
 {%- if nova.clean.packages %}

@@ -7,10 +7,10 @@ include:
 
 nova-compute-config-compute-conf:
   file.managed:
-    - name: {{ nova.compute_conf }}
+    - name: {{ nova.compute_conf | json }}
     - contents: '# Managed by Salt (nova formula): every option of this node stands in nova.conf.'
     - user: root
-    - group: {{ nova.users.nova }}
+    - group: {{ nova.users.nova | json }}
     - mode: '0640'
     - require:
       - sls: nova.compute.package

@@ -9,7 +9,7 @@ include:
 
 nova-compute-service-{{ daemon }}:
   nova_unit.running:
-    - name: {{ unit }}
+    - name: {{ unit | json }}
     - units: {{ nova.unit_list | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:
@@ -21,7 +21,7 @@ nova-compute-service-{{ daemon }}:
 
 nova-compute-service-{{ name }}-answers:
   nova_unit.http_answers:
-    - name: {{ nova.urls[name] }}/
+    - name: {{ (nova.urls[name] ~ "/") | json }}
     - timeout: {{ nova.timeouts.api }}
     - require:
       - sls: nova.compute.config
@@ -34,7 +34,7 @@ nova-compute-service-{{ name }}-answers:
 
 nova-compute-service-compute:
   nova_unit.running:
-    - name: {{ nova.units.compute }}
+    - name: {{ nova.units.compute | json }}
     - units: {{ nova.unit_list | json }}
     - reads: {{ ([nova.files.nova_conf, nova.compute_conf | default(nova.files.nova_conf)]
                  + nova.reads.nova) | json }}

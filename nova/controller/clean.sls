@@ -10,17 +10,17 @@ include:
 
 nova-controller-clean-{{ daemon }}:
   nova_unit.dead:
-    - name: {{ nova.units[daemon] }}
+    - name: {{ nova.units[daemon] | json }}
 {%- endfor %}
 {%- if clean.identity %}
 {%- for endpoint in nova.endpoints %}
 
 nova-controller-clean-endpoint-{{ endpoint.service }}-{{ endpoint.interface }}:
   nova_identity.endpoint_absent:
-    - name: {{ nova.region }} {{ endpoint.type }} {{ endpoint.interface }}
+    - name: {{ [nova.region, endpoint.type, endpoint.interface] | join(' ') | json }}
     - service_name: {{ endpoint.service | json }}
     - service_type: {{ endpoint.type | json }}
-    - interface: {{ endpoint.interface }}
+    - interface: {{ endpoint.interface | json }}
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
 {%- endfor %}
@@ -68,20 +68,20 @@ nova-controller-clean-config:
   file.absent:
     - names:
 {%- for path in nova.files.values() %}
-      - {{ path }}
+      - {{ path | json }}
 {%- endfor %}
 {%- for daemon in ('api', 'metadata', 'placement') if daemon in uwsgi %}
       - /etc/systemd/system/{{ nova.units[daemon] }}.service.d/nova-formula.conf
 {%- endfor %}
 {%- for site in apache.values() %}
-      - {{ site.conf }}
+      - {{ site.conf | json }}
 {%- endfor %}
 {%- if apache %}
 
 # Other services may live under the same Apache: it only forgets ours.
 nova-controller-clean-apache:
   service.running:
-    - name: {{ nova.units.placement }}
+    - name: {{ nova.units.placement | json }}
     - reload: True
     - watch:
       - file: nova-controller-clean-config

@@ -12,7 +12,7 @@ include:
 
 nova-controller-config-{{ path }}:
   file.managed:
-    - name: {{ path }}
+    - name: {{ path | json }}
     - contents: {{ text | json }}
     - mode: '0644'
     - require:

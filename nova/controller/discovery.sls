@@ -8,11 +8,11 @@ include:
 
 nova-controller-discovery-hosts:
   nova_cell.hosts_discovered:
-    - name: {{ nova.site }}
+    - name: {{ nova.site | json }}
     - expected: {{ nova.topology.expected_computes | json }}
     - timeout: {{ nova.timeouts.discovery }}
     - site_lock: {{ nova.site_lock | json }}
-    - api_database: {{ nova.database.names.nova_api }}
+    - api_database: {{ nova.database.names.nova_api | json }}
     - connection: {{ nova.database_admin | json }}
     - require:
       - sls: nova.controller.service

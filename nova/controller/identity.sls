@@ -10,7 +10,7 @@ nova-controller-identity-read-ahead:
   nova_identity.read_ahead:
     - users:
 {%- for account in nova.accounts %}
-        {{ account.name | json }}: nova:passwords:{{ account.password }}
+        {{ account.name | json }}: {{ ("nova:passwords:" ~ account.password) | json }}
 {%- endfor %}
     - domain: {{ keystone.domain | json }}
     - auth: {{ nova.auth | json }}
@@ -35,7 +35,7 @@ nova-controller-identity-user-{{ account.service }}:
     - name: {{ account.name | json }}
     - domain: {{ keystone.domain | json }}
     - email: {{ account.email | default(None) | json }}
-    - password_pillar: nova:passwords:{{ account.password }}
+    - password_pillar: {{ ("nova:passwords:" ~ account.password) | json }}
     - options:
         ignore_lockout_failure_attempts: True
     - auth: {{ nova.auth | json }}
@@ -68,10 +68,10 @@ nova-controller-identity-service-{{ service.name }}:
 
 nova-controller-identity-endpoint-{{ endpoint.service }}-{{ endpoint.interface }}:
   nova_identity.endpoint_present:
-    - name: {{ nova.region }} {{ endpoint.type }} {{ endpoint.interface }}
+    - name: {{ [nova.region, endpoint.type, endpoint.interface] | join(' ') | json }}
     - service_name: {{ endpoint.service | json }}
     - service_type: {{ endpoint.type | json }}
-    - interface: {{ endpoint.interface }}
+    - interface: {{ endpoint.interface | json }}
     - region: {{ nova.region | json }}
     - url: {{ endpoint.url | json }}
     - site_lock: {{ nova.site_lock | json }}

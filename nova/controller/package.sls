@@ -8,5 +8,5 @@ nova-controller-package-installed:
   nova_package.installed:
     - pkgs: {{ nova.packages.controller | json }}
 {%- for option, value in nova.get('package_options', {}).items() %}
-    - {{ option }}: {{ value | json }}
+    - {{ option | json }}: {{ value | json }}
 {%- endfor %}

@@ -14,10 +14,10 @@ include:
 
 nova-controller-placement-conf:
   nova_conf.managed:
-    - name: {{ nova.files.placement_conf }}
+    - name: {{ nova.files.placement_conf | json }}
     - source: salt://nova/files/openstack.conf.jinja
     - user: root
-    - group: {{ nova.users.placement }}
+    - group: {{ nova.users.placement | json }}
     - mode: '0640'
     - context:
         program: placement
@@ -47,7 +47,7 @@ nova-controller-placement-moved:
 
 nova-controller-placement-schema:
   nova_schema.placement_db_synced:
-    - name: {{ nova.database.names.placement }}
+    - name: {{ nova.database.names.placement | json }}
     - site_lock: {{ nova.site_lock | json }}
     - connection: {{ nova.database_admin | json }}
     - require:
@@ -58,12 +58,12 @@ nova-controller-placement-schema:
 
 nova-controller-placement-running:
   nova_unit.running:
-    - name: {{ nova.units.placement }}
+    - name: {{ nova.units.placement | json }}
     - units: {{ nova.unit_list | json }}
     - reads: {{ ([nova.files.nova_conf if inside else nova.files.placement_conf]
                  + nova.reads.placement) | json }}
     - listens: [[{{ nova.my_ip | json }}, {{ nova.ports.placement }}]]
-    - http: http://{{ nova.my_netloc }}:{{ nova.ports.placement }}/
+    - http: {{ ('http://' ~ nova.my_netloc ~ ':' ~ nova.ports.placement ~ '/') | json }}
     - one_at_a_time: {{ nova.site_lock | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:

@@ -19,7 +19,7 @@ nova-controller-resources-quotas-default:
 {%- endif %}
 {%- for project, quotas in nova.quotas.projects.items() %}
 
-{{ ('nova-controller-resources-quotas-' ~ project) | json }}:
+{{ ('nova-controller-resources-quotas-of-' ~ project) | json }}:
   nova_compute.quotas_present: {{ ([{'name': project, 'domain': nova.keystone.domain,
                                     'quotas': quotas}] + once + ready) | json }}
 {%- endfor %}

@@ -6,7 +6,7 @@ include:
 
 nova-controller-schema-api:
   nova_schema.api_db_synced:
-    - name: {{ nova.database.names.nova_api }}
+    - name: {{ nova.database.names.nova_api | json }}
     - site_lock: {{ nova.site_lock | json }}
     - connection: {{ nova.database_admin | json }}
     - require:
@@ -16,26 +16,26 @@ nova-controller-schema-api:
 nova-controller-schema-cell0:
   nova_cell.cell0_mapped:
     - name: cell0
-    - database: {{ nova.database.names.nova_cell0 }}
+    - database: {{ nova.database.names.nova_cell0 | json }}
     - site_lock: {{ nova.site_lock | json }}
-    - api_database: {{ nova.database.names.nova_api }}
+    - api_database: {{ nova.database.names.nova_api | json }}
     - connection: {{ nova.database_admin | json }}
     - require:
       - nova_schema: nova-controller-schema-api
 
 nova-controller-schema-cell1:
   nova_cell.present:
-    - name: {{ nova.cell }}
+    - name: {{ nova.cell | json }}
     - site_lock: {{ nova.site_lock | json }}
-    - api_database: {{ nova.database.names.nova_api }}
+    - api_database: {{ nova.database.names.nova_api | json }}
     - connection: {{ nova.database_admin | json }}
     - require:
       - nova_cell: nova-controller-schema-cell0
 
 nova-controller-schema-main:
   nova_schema.db_synced:
-    - name: {{ nova.database.names.nova }}
-    - cell0: {{ nova.database.names.nova_cell0 }}
+    - name: {{ nova.database.names.nova | json }}
+    - cell0: {{ nova.database.names.nova_cell0 | json }}
     - site_lock: {{ nova.site_lock | json }}
     - connection: {{ nova.database_admin | json }}
     - require:
@@ -49,7 +49,7 @@ nova-controller-schema-cell-{{ name }}:
     - messaging: {{ cell.messaging | json }}
     - disabled: {{ cell.disabled | json }}
     - site_lock: {{ nova.site_lock | json }}
-    - api_database: {{ nova.database.names.nova_api }}
+    - api_database: {{ nova.database.names.nova_api | json }}
     - connection: {{ nova.database_admin | json }}
     - require:
       - nova_schema: nova-controller-schema-main
@@ -67,6 +67,6 @@ nova-controller-schema-of-cell-{{ name }}:
 
 nova-controller-schema-cells-recorded:
   nova_cell.recorded:
-    - name: {{ nova.files.cells }}
+    - name: {{ nova.files.cells | json }}
     - require:
       - nova_schema: nova-controller-schema-main

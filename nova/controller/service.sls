@@ -10,7 +10,7 @@ include:
 
 nova-controller-service-{{ unit }}:
   nova_unit.dead:
-    - name: {{ unit }}
+    - name: {{ unit | json }}
     - units: {{ nova.unit_list | json }}
     - require:
       - sls: nova.controller.config
@@ -19,7 +19,7 @@ nova-controller-service-{{ unit }}:
 # Nova's daemons give up at their start where Placement does not answer at the VIP yet.
 nova-controller-service-placement-answers:
   nova_unit.http_answers:
-    - name: {{ nova.urls.placement }}/
+    - name: {{ (nova.urls.placement ~ "/") | json }}
     - timeout: {{ nova.timeouts.api }}
     - require:
       - sls: nova.controller.placement
@@ -45,7 +45,7 @@ nova-controller-service-started:
 
 nova-controller-service-{{ daemon }}:
   nova_unit.running:
-    - name: {{ unit }}
+    - name: {{ unit | json }}
     - units: {{ nova.unit_list | json }}
     - reads: {{ ([nova.files.nova_conf, nova.files.cells] + nova.reads[daemon] | default([])
                  + nova.reads.nova) | json }}
@@ -53,7 +53,7 @@ nova-controller-service-{{ daemon }}:
     - listens: [[{{ nova.my_ip | json }}, {{ listens[daemon] }}]]
 {%- endif %}
 {%- if daemon in ('api', 'metadata') %}
-    - http: http://{{ nova.my_netloc }}:{{ listens[daemon] }}/
+    - http: {{ ('http://' ~ nova.my_netloc ~ ':' ~ listens[daemon] ~ '/') | json }}
 {%- endif %}
     - one_at_a_time: {{ nova.site_lock | json }}
     - timeout: {{ nova.timeouts.service }}

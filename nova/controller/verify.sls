@@ -66,6 +66,6 @@ nova-controller-verify-cells:
 nova-controller-verify-upgrade-check:
   nova_verify.upgrade_checked:
     - name: {{ nova.site | json }}
-    - stamp: {{ nova.files.upgrade_check }}
+    - stamp: {{ nova.files.upgrade_check | json }}
     - require:
       - nova_verify: nova-controller-verify-placement

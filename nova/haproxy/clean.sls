@@ -5,15 +5,15 @@ include:
 
 nova-haproxy-clean-sections:
   nova_haproxy.sections_absent:
-    - name: {{ nova.haproxy.config }}
+    - name: {{ nova.haproxy.config | json }}
     - sections: {{ nova.sections.keys() | list | json }}
 
 nova-haproxy-clean-reload:
   nova_unit.running:
-    - name: {{ nova.units.haproxy }}
+    - name: {{ nova.units.haproxy | json }}
     - enable: False
     - start: False
     - reload: True
-    - reads: [{{ nova.haproxy.config }}]
+    - reads: [{{ nova.haproxy.config | json }}]
     - require:
       - nova_haproxy: nova-haproxy-clean-sections

@@ -5,7 +5,7 @@ include:
 
 nova-haproxy-config-sections:
   nova_haproxy.sections_present:
-    - name: {{ nova.haproxy.config }}
+    - name: {{ nova.haproxy.config | json }}
     - sections: {{ nova.sections | json }}
     - require:
       - sls: nova.haproxy.package

@@ -5,9 +5,9 @@ include:
 
 nova-haproxy-service-running:
   nova_unit.running:
-    - name: {{ nova.units.haproxy }}
+    - name: {{ nova.units.haproxy | json }}
     - reload: True
-    - reads: [{{ nova.haproxy.config }}]
+    - reads: [{{ nova.haproxy.config | json }}]
     - listens: {{ nova.listens | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:

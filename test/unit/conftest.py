@@ -23,15 +23,19 @@ def testmode(request):
 
 @pytest.fixture
 def opts(tmp_path):
+    return minion(tmp_path)
+
+
+def minion(directory):
     """A masterless minion's options, with the formula's modules in its module directories."""
     options = copy.deepcopy(salt.config.DEFAULT_MINION_OPTS)
     options.update(
         id="ctl1",
         file_client="local",
         file_roots={"base": [str(ROOT)]},
-        root_dir=str(tmp_path),
-        cachedir=str(tmp_path / "cache"),
-        extension_modules=str(tmp_path / "extmods"),
+        root_dir=str(directory),
+        cachedir=str(directory / "cache"),
+        extension_modules=str(directory / "extmods"),
         module_dirs=[str(ROOT / "_modules")],
         states_dirs=[str(ROOT / "_states")],
         grains_dirs=[str(ROOT / "_grains")],

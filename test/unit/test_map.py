@@ -118,6 +118,12 @@ def test_passwords_are_encoded_in_urls_and_escaped_for_oslo_config():
     assert conf["service_user"]["password"] == [password.replace("$", "$$")]
 
 
+@pytest.mark.parametrize(("vhost", "path"), [("/", ""), ("nova", "nova"), ("/n/a", "%2Fn%2Fa")])
+def test_a_virtual_host_is_named_as_rabbitmq_has_it(vhost, path):
+    conf = run_map(changed(messaging__vhost=vhost))["conf"]["nova"]
+    assert conf["DEFAULT"]["transport_url"][0].endswith(f"@rabbitmq.example.org:5672/{path}")
+
+
 def test_pillar_sets_adds_and_removes_any_option():
     pillar = changed(
         config={
@@ -163,10 +169,21 @@ def test_the_balancer_has_the_seeds_sections():
         "bind 10.20.0.40:8774",
         "mode tcp",
         "log global",
+        "retries 3",
+        "option redispatch 1",
         "server ctl1 10.20.0.60:8774 check inter 3000 fall 2 rise 5",
         "server ctl2 10.20.0.70:8774 check inter 3000 fall 2 rise 5 backup",
     ]
     assert list(sections) == [f"openstack_nova_port_{port}" for port in (6080, 8774, 8778)]
+
+
+def test_a_check_asks_an_api_and_only_connects_to_the_console():
+    pillar = changed("lb1", haproxy__health="http", haproxy__retries=0)
+    sections = run_map(pillar, "lb1")["sections"]
+    asked = {name: "option httpchk GET /" in lines for name, lines in sections.items()}
+    assert asked == {f"openstack_nova_port_{port}": port != 6080 for port in (6080, 8774, 8778)}
+    assert "retries" not in str(sections) and "redispatch" not in str(sections)
+    assert "timeout tunnel 1h" in sections["openstack_nova_port_6080"]
 
 
 def test_metadata_gets_a_section_when_it_is_asked_for():
@@ -244,7 +261,7 @@ BAD = {
     ),
     "a section that opens another": (
         dict(config={"DEFAULT]\n[x": {"a": 1}}),
-        "nova:config has a name with characters that a configuration file does not allow.",
+        "nova:config:DEFAULT]\\n[x has a name that must be a section's, of letters, digits",
     ),
     "controllers as a list": (
         dict(topology__controller=["ctl1"]),

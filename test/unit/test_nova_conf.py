@@ -4,6 +4,7 @@ import pwd
 
 import pytest
 from conftest import load
+from oslo_config import cfg
 
 OLD = "[DEFAULT]\ndebug = true\ntransport_url = rabbit://u:old@h/\n[pci]\nalias = a\nalias = b\n"
 NEW = "[DEFAULT]\ntransport_url = rabbit://u:new@h/\n[api]\nx = 1\n[pci]\nalias = a\n"
@@ -102,3 +103,14 @@ def test_a_template_that_fails_is_one_sentence(opts, template, testmode, tmp_pat
     assert ret["result"] is False
     assert "salt://t.jinja cannot be rendered" in ret["comment"]
     assert "Traceback" not in ret["comment"] and "\n" not in ret["comment"]
+
+
+def test_a_file_is_read_as_oslo_config_reads_it(loaders, tmp_path):
+    """Its lines end with a line feed alone, and one pair of quotes around a value is none of it."""
+    utils, _, _ = loaders
+    path = tmp_path / "nova.conf"
+    path.write_text("[a]\nb = x\x0c[c]\x85d = 1\ne = \"'f'\"\ng = '\nh = \"i'\n")
+    sections = {}
+    cfg.ConfigParser(str(path), sections).parse()
+    assert sections == {"a": {"b": ["x\x0c[c]\x85d = 1"], "e": ["'f'"], "g": [""], "h": ["\"i'"]}}
+    assert utils["nova_conf.read"](str(path)) == {"DEFAULT": {}, **sections}
