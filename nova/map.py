@@ -107,9 +107,10 @@ def _faults_of_shape(pillar):
     validator = jsonschema.validators.extend(
         jsonschema.Draft7Validator, type_checker=jsonschema.Draft4Validator.TYPE_CHECKER
     )(_schema())
-    # A null under lookup removes what the system has, of whatever kind that is.
-    shaped = {**pillar, "lookup": _without_nulls(pillar.get("lookup", {}))}
-    return sorted({f for error in validator.iter_errors(shaped) for f in _sentences(error)})
+    if isinstance(pillar, dict) and "lookup" in pillar:
+        # A null there removes what the system has, of whatever kind that is.
+        pillar = {**pillar, "lookup": _without_nulls(pillar["lookup"])}
+    return sorted({f for error in validator.iter_errors(pillar) for f in _sentences(error)})
 
 
 def _sentences(error):
