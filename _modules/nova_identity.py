@@ -1019,7 +1019,14 @@ def _kept(client: _Client, key: tuple, read: Callable[[], Any]) -> Any:
         client.kept[key] = (time.monotonic(), value)
     elif isinstance(value, Future):
         del client.kept[key]
-        value = value.result()
+        try:
+            value = value.result()
+        except CommandExecutionError:
+            if client.faults:
+                raise
+            # A Keystone that has just started may forbid the first of what it is asked at once:
+            # its threads load the policy side by side.
+            when, value = time.monotonic(), read()
         client.kept[key] = (when, value)
     return value
 

@@ -654,6 +654,16 @@ def test_what_fails_ahead_is_told_by_whoever_looks(keystone, run):
     assert len(keystone.asked("POST", "auth/tokens")) == 1
 
 
+@pytest.mark.parametrize("fault", [403, 500])
+def test_what_is_refused_ahead_is_asked_again_by_whoever_looks(keystone, run, fault):
+    keystone.faults["GET", "services"] = [fault]
+    minion = run()
+    minion.state("read_ahead", "all")
+    ret = minion.state("service_present", "nova", type="compute")
+    assert ret["result"] is True, ret["comment"]
+    assert keystone.one("services", name="nova")
+
+
 def test_nothing_is_read_ahead_where_nothing_can_be_asked(run, auth):
     auth["password_pillar"] = "passwords:missing"
     ret = run().state("read_ahead", "all")
