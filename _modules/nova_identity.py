@@ -404,9 +404,9 @@ def read_ahead(
     """
     Begin to ask for what later calls of this run look at, and do not wait for it.
 
-    That is a token, then at once the lists of roles, services and endpoints, and whether users'
-    passwords are right; a password costs Keystone some 0.2 s of hashing. What fails is told to
-    whoever looks at it.
+    That is a token, then the lists of roles, services and endpoints, then whether users' passwords
+    are right; a password costs Keystone some 0.2 s of hashing. What fails is asked again by whoever
+    looks at it, unless it would meet every request.
 
     users : dict
         Users' names, and the names of the pillar keys that hold their passwords.
@@ -422,11 +422,12 @@ def read_ahead(
     reads += [
         _probe(client, name, domain, _secret(None, key)) for name, key in (users or {}).items()
     ]
-    pool = ThreadPoolExecutor(len(reads) + 1)
+    # One after another: a Keystone that has just started, asked much at once, may refuse a part.
+    pool = ThreadPoolExecutor(1)
     token = pool.submit(_access, client)
 
     def after_token(read: Callable[[], Any]) -> Any:
-        # It is waited for first; and a wrong password is tried once, not by each.
+        # A wrong password is tried once, not by each.
         token.result()
         return read()
 
@@ -1024,8 +1025,7 @@ def _kept(client: _Client, key: tuple, read: Callable[[], Any]) -> Any:
         except CommandExecutionError:
             if client.faults:
                 raise
-            # A Keystone that has just started may forbid the first of what it is asked at once:
-            # its threads load the policy side by side.
+            # It was early: what runs may have mended it since.
             when, value = time.monotonic(), read()
         client.kept[key] = (when, value)
     return value
