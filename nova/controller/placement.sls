@@ -29,10 +29,10 @@ nova-controller-placement-conf:
 
 nova-controller-placement-moved:
   nova_schema.placement_moved:
-    - name: {{ nova.database.names.placement }}
-    - source: {{ nova.database.names.nova_api }}
+    - name: {{ nova.database.names.placement | json }}
+    - source: {{ nova.database.names.nova_api | json }}
     - sites: {{ [nova.placement_before, nova.apache.placement.conf] | json }}
-    - unit: {{ nova.units.placement }}
+    - unit: {{ nova.units.placement | json }}
     - silent: {{ nova.placements | json }}
     - site_lock: {{ nova.site_lock | json }}
     - timeout: {{ nova.timeouts.api }}
