@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import cache, hosts, inventory, lab, machine, network, shell, trees
+from . import cache, hosts, inventory, lab, machine, network, shell
 
 BROWSER = {
     "/usr/bin/chromium": "chromium",
@@ -18,10 +18,10 @@ BROWSER = {
 SAYS = "nova-formula guest is up"
 
 
-def show(name: str, os_name: str, picture: Path | None) -> int:
+def show(name: str, os_name: str, salt: str, picture: Path | None) -> int:
     """Go all the way; return an exit code."""
     began = time.monotonic()
-    lab.up(name, (), os_name, trees.SALT)
+    lab.up(name, (), os_name, salt)
     site = lab.Lab(name)
     picture = (picture or site.directory / "demo-guest.png").absolute()
     with ThreadPoolExecutor() as pool:

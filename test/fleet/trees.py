@@ -31,6 +31,8 @@ SALT_PROGRAMS = ("salt", "salt-call", "salt-key", "salt-run", "salt-ssh")
 MASKED_UNITS = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
     "e2scrub_reap.service", "fstrim.timer", "console-getty.service", "systemd-firstboot.service",
+    # Debian 11's starts while it is installed, and does not come up in a container.
+    "iscsid.service", "open-iscsi.service",
 )
 
 

@@ -27,6 +27,13 @@ def test_the_example_s_comments_are_what_the_schema_says():
     assert reference.commented(stale) == text
 
 
+def test_the_readme_s_matrix_is_what_the_tests_have_proven():
+    text = reference.README.read_text()
+    assert reference.with_matrix(text) == text, "run test/reference"
+    assert "| Debian 12 | Zed | **converged** 2" in text
+    assert "| Rocky 9 | 2025.1 | compiled | compiled | checked |" in text
+
+
 def test_every_key_says_what_it_is_for_and_what_it_must_be():
     silent = [
         (path, word)

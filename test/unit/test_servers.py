@@ -9,7 +9,7 @@ import jinja2
 import pytest
 import yaml
 from conftest import ROOT, load
-from test_map import changed
+from test_map import changed, run_map
 
 UWSGI = {
     "api": ("nova-api", "/etc/nova/nova-api-uwsgi.ini"),
@@ -56,28 +56,28 @@ APACHE_OF_RDO = {
     "metadata": ("httpd", f"{RDO}nova-api-metadata.conf", "nova-formula/metadata.wsgi"),
     "placement": ("httpd", f"{RDO}placement-api.conf", "nova-formula/placement.wsgi"),
 }
-# Salt's grains os_family, os and osrelease; the release, where the system has no default of its own
-# or installs another (the cloud archive); how the APIs are served.
-SYSTEMS = {
-    "Debian 11": ("Debian", "Debian", "11", ..., SCRIPTS_IN_UWSGI),
-    "Debian 12": ("Debian", "Debian", "12", ..., SCRIPTS_IN_UWSGI),
-    "Debian 13": ("Debian", "Debian", "13", ..., MODULES_IN_UWSGI),
-    "Debian 14": ("Debian", "Debian", "forky/sid", "2026.1", MODULES_IN_UWSGI),
-    "Debian sid": ("Debian", "Debian", "forky/sid", "2026.2", MODULES_IN_UWSGI),
-    "Ubuntu 22.04": ("Debian", "Ubuntu", "22.04", ..., DAEMON_ON_UBUNTU),
-    "Ubuntu 22.04, cloud archive": ("Debian", "Ubuntu", "22.04", "2024.1", DAEMON_ON_UBUNTU),
-    "Ubuntu 24.04": ("Debian", "Ubuntu", "24.04", ..., DAEMON_ON_UBUNTU),
-    "Ubuntu 24.04, cloud archive": ("Debian", "Ubuntu", "24.04", "2025.2", APACHE_ON_UBUNTU),
-    "Ubuntu 26.04": ("Debian", "Ubuntu", "26.04", ..., APACHE_ON_UBUNTU),
-    "Ubuntu 26.04, cloud archive": ("Debian", "Ubuntu", "26.04", "2026.2", APACHE_ON_UBUNTU),
-    "CentOS 7": ("RedHat", "CentOS", "7.9.2009", ..., STEIN_OF_RDO),
-    "CentOS 7, Placement in Nova": ("RedHat", "CentOS", "7.9.2009", "stein", INSIDE_NOVA),
-    "CentOS Stream 8": ("RedHat", "CentOS Stream", "8", ..., DAEMON_OF_RDO),
-    "Rocky 8": ("RedHat", "Rocky", "8.10", "train", DAEMON_OF_RDO),
-    "CentOS Stream 9": ("RedHat", "CentOS Stream", "9", "zed", DAEMON_OF_RDO),
-    "Rocky 9": ("RedHat", "Rocky", "9.6", ..., EPOXY_OF_RDO),
-    "CentOS Stream 10": ("RedHat", "CentOS Stream", "10", "2026.1", APACHE_OF_RDO),
-    "Rocky 10": ("RedHat", "Rocky", "10.1", ..., EPOXY_OF_RDO),
+SYSTEMS = yaml.safe_load((ROOT / "test/systems.yaml").read_text())
+# How the APIs are served.
+SERVED = {
+    "Debian 11": SCRIPTS_IN_UWSGI,
+    "Debian 12": SCRIPTS_IN_UWSGI,
+    "Debian 13": MODULES_IN_UWSGI,
+    "Debian testing": MODULES_IN_UWSGI,
+    "Debian unstable": MODULES_IN_UWSGI,
+    "Ubuntu 22.04": DAEMON_ON_UBUNTU,
+    "Ubuntu 22.04, cloud archive": DAEMON_ON_UBUNTU,
+    "Ubuntu 24.04": DAEMON_ON_UBUNTU,
+    "Ubuntu 24.04, cloud archive": APACHE_ON_UBUNTU,
+    "Ubuntu 26.04": APACHE_ON_UBUNTU,
+    "Ubuntu 26.04, cloud archive": APACHE_ON_UBUNTU,
+    "CentOS 7": STEIN_OF_RDO,
+    "CentOS 7, Placement in Nova": INSIDE_NOVA,
+    "CentOS Stream 8": DAEMON_OF_RDO,
+    "Rocky 8": DAEMON_OF_RDO,
+    "CentOS Stream 9": DAEMON_OF_RDO,
+    "Rocky 9": EPOXY_OF_RDO,
+    "CentOS Stream 10": APACHE_OF_RDO,
+    "Rocky 10": EPOXY_OF_RDO,
 }
 ROLES = ["controller", "compute", "haproxy"]
 SLS = sorted(
@@ -104,6 +104,18 @@ def opts(opts, cache):
     """Those of a minion that has the formula's files and modules from an earlier run."""
     # The pillar is taken as it is, instead of being gathered again.
     return {**opts, "cachedir": str(cache), "extension_modules": str(cache), "__cli": "salt-call"}
+
+
+def grains_of(system):
+    grains = {name: SYSTEMS[system][name] for name in ("os_family", "os", "osrelease")}
+    major = grains["osrelease"].split(".")[0]
+    return {**grains, "osmajorrelease": int(major) if major.isdigit() else ""}
+
+
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if "ships" in SYSTEMS[name]])
+def test_a_system_brings_a_release(system):
+    nova = run_map(changed(release=...), **grains_of(system))
+    assert (nova["faults"], nova["release"]["name"]) == ([], SYSTEMS[system]["ships"])
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -136,7 +148,7 @@ def test_an_api_is_served_as_its_system_does_it(opts, system):
         if chunk["fun"] == "running" and chunk["__id__"].startswith("nova-controller")
     }
     daemons["placement"] = daemons.pop("nova-controller-placement-running")
-    served = SYSTEMS[system][-1]
+    served = SERVED[system]
     for name in ("conductor", "scheduler", "novncproxy"):
         assert daemons.pop(name).endswith(f"nova-{name}")
     assert daemons == {name: unit for name, (unit, _, _) in served.items()}
@@ -250,10 +262,10 @@ def test_firewalld_opens_the_ports_of_a_role(opts, role):
 def test_clean_takes_the_web_servers_away_and_spares_a_shared_apache(opts, system):
     states = compiled(opts, system, "nova.clean")
     gone = {chunk["name"] for chunk in states if chunk["fun"] == "absent"}
-    assert {path for _, path, _ in SYSTEMS[system][-1].values() if path} <= gone
+    assert {path for _, path, _ in SERVED[system].values() if path} <= gone
     stopped = {chunk["name"] for chunk in states if chunk["fun"] == "dead"}
     assert not stopped & {"apache2", "httpd"}
-    assert [c["name"] for c in states if c.get("reload")] == [SYSTEMS[system][-1]["placement"][0]]
+    assert [c["name"] for c in states if c.get("reload")] == [SERVED[system]["placement"][0]]
 
 
 def test_the_seed_s_repositories_are_set_up_before_the_packages(opts):
@@ -325,15 +337,7 @@ def test_warnings_reach_the_operator_and_change_nothing(opts):
 
 def compiled(opts, system, sls="nova", **pillar):
     """All states of a node of a system: of one with the daemons of both roles, by default."""
-    family, name, version, release, _ = SYSTEMS[system]
-    major = version.split(".")[0]
-    opts["grains"].update(
-        os_family=family,
-        os=name,
-        osrelease=version,
-        osmajorrelease=int(major) if major.isdigit() else "",
-        num_cpus=4,
-    )
+    opts["grains"].update(grains_of(system), num_cpus=4)
     node = {
         "roles": ["controller", "compute"],
         "topology": {},
@@ -343,7 +347,7 @@ def compiled(opts, system, sls="nova", **pillar):
         "placement_in_nova": system.endswith("Placement in Nova"),
         **pillar,
     }
-    opts["pillar"] = {"nova": changed(release=release, **node)}
+    opts["pillar"] = {"nova": changed(release=SYSTEMS[system].get("release", ...), **node)}
     _, modules, _ = load(opts)
     chunks = modules["state.show_low_sls"](sls)
     assert all(isinstance(chunk, dict) for chunk in chunks), chunks

@@ -30,7 +30,7 @@ from test_nova_haproxy import FOREIGN
 from test_nova_manage import cell, program
 from test_nova_manage import nova as controller  # noqa: F401
 from test_reference import reference
-from test_servers import SYSTEMS, rendered
+from test_servers import grains_of, rendered
 
 # A site with every key where a text is free to choose: there stands a word between two zz.
 SITE = """
@@ -284,10 +284,8 @@ def made(tmp_path_factory):
 
     @functools.cache
     def make(text=None, system="Debian 12", release="zed"):
-        family, name, version, *_ = SYSTEMS[system]
         options = minion(tmp_path_factory.mktemp("minion"))
-        grains = {"os": name, "os_family": family, "osrelease": version}
-        options["grains"] = {**GRAINS, **grains, "id": "ctl1", "nodename": "ctl1"}
+        options["grains"] = {**GRAINS, **grains_of(system), "id": "ctl1", "nodename": "ctl1"}
         left = [] if text is None else sorted({*TOKENS} - refused(text) - doubles(text))
         texts = dict.fromkeys(left, text)
         options["pillar"] = {"nova": {**replaced(yaml.safe_load(SITE), texts), "release": release}}
