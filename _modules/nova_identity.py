@@ -41,6 +41,7 @@ import time
 import urllib.parse
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, NamedTuple
 
 import salt.utils.args
@@ -418,23 +419,29 @@ def read_ahead(
         salt ctl1 nova_identity.read_ahead
     """
     client = _client(auth, cloud)
-    reads = [_reading(client, collection) for collection in ("roles", "services", "endpoints")]
-    reads += [
-        _probe(client, name, domain, _secret(None, key)) for name, key in (users or {}).items()
-    ]
-    # One after another: a Keystone that has just started, asked much at once, may refuse a part.
-    pool = ThreadPoolExecutor(1)
-    token = pool.submit(_access, client)
+    # Lists one after another: a Keystone that has just started, asked much at once, may refuse a
+    # part. Passwords beside them: each costs one of its processors.
+    lists, passwords = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    token = lists.submit(_access, client)
 
     def after_token(read: Callable[[], Any]) -> Any:
         # A wrong password is tried once, not by each.
         token.result()
         return read()
 
-    for key, read in reads:
+    ahead = [
+        (lists, _reading(client, collection)) for collection in ("roles", "services", "endpoints")
+    ]
+    for name, key in (users or {}).items():
+        secret = _secret(None, key)
+        pool = lists if _is_reader(client, name, domain, secret) else passwords
+        ahead.append((pool, _probe(client, name, domain, secret)))
+    for pool, (key, read) in ahead:
         if key not in client.kept:
-            client.kept[key] = (time.monotonic(), pool.submit(after_token, read))
-    pool.shutdown(wait=False)
+            todo = (after_token, read) if pool is lists else (read,)
+            client.kept[key] = (time.monotonic(), pool.submit(*todo))
+    lists.shutdown(wait=False)
+    passwords.shutdown(wait=False)
     return True
 
 
@@ -694,6 +701,40 @@ def get_from(
     """
     where = {"region": region, "interface": interface, "auth": auth, "cloud": cloud}
     return request(service_type, "GET", path, retry=False, **where)
+
+
+def get_from_each(
+    paths: dict[str, str],
+    region: str | None = None,
+    interface: str = "public",
+    auth: dict | None = None,
+    cloud: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """
+    What several services answer to GET, asked at the same time: each has to look at a new token.
+
+    paths : dict
+        Paths by service type; other arguments and errors as of :func:`request`, with a sentence of
+        each service that fails.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.get_from_each '{compute: /servers, image: /v2/images}' RegionOne
+    """
+    _access(_client(auth, cloud))
+    where = {"region": region, "interface": interface, "auth": auth, "cloud": cloud}
+    with ThreadPoolExecutor(len(paths)) as pool:
+        asked = {
+            # The loader's dunders are there in its own context only.
+            service: pool.submit(copy_context().run, get_from, service, path, **where)
+            for service, path in paths.items()
+        }
+    wrong = [error for error in (answer.exception() for answer in asked.values()) if error]
+    if any(not isinstance(error, CommandExecutionError) for error in wrong):
+        raise wrong[0]
+    if wrong:
+        raise CommandExecutionError(" ".join(map(str, wrong)))
+    return {service: answer.result() for service, answer in asked.items()}
 
 
 # ---- what a kind is looked for by ---------------------------------------------------------------
@@ -991,13 +1032,18 @@ def _probe(
         return True
 
     def read() -> bool:
-        if any(who == (name, domain, secret) for *_, who in client.readers):
+        if _is_reader(client, name, domain, secret):
             _access(client)
             if client.readers:
                 return True
         return _ask(client, "POST /auth/tokens", ask, secret=secret)
 
     return ("users", "token", name, domain, secret), read
+
+
+def _is_reader(client: _Client, name: str, domain: str, secret: str | None) -> bool:
+    """Whether a user is one that reads for this run: its token is its probe."""
+    return any(who == (name, domain, secret) for *_, who in client.readers)
 
 
 def _index(client: _Client, collection: str, by: str = "", **query) -> dict[Any, list[dict]]:

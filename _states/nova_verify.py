@@ -25,41 +25,40 @@ def __virtual__():
     return False, "The module nova_identity is not loaded: run saltutil.sync_all."
 
 
-def api_answers(
+def apis_answer(
     name: str,
     auth: dict[str, Any],
     region: str,
-    path: str = "/",
+    paths: dict[str, str],
     interface: str = "public",
     timeout: int = 60,
 ) -> dict[str, Any]:
     """
-    An API answers an authenticated request at the URL that the catalog gives.
+    APIs answer an authenticated request at the URLs that the catalog gives.
 
     name : str
-        Service type, such as ``placement``.
+        Any text.
     auth : dict
         As for the states of nova_identity.
     region, interface : str
-        Of the endpoint.
-    path : str
-        What to ask for.
+        Of the endpoints.
+    paths : dict
+        What to ask for, by service type.
     timeout : int
-        Seconds to wait for it.
+        Seconds to wait for all of them.
 
     .. code-block:: yaml
 
-        nova-verify-placement:
-          nova_verify.api_answers:
-            - name: placement
-            - path: /resource_providers
+        nova-verify-apis:
+          nova_verify.apis_answer:
             - region: RegionOne
+            - paths: {compute: /servers?limit=1, placement: /resource_providers}
             - auth: {auth_url: …, username: admin, password_pillar: nova:passwords:keystone_admin}
     """
 
     def check() -> str:
-        _get(auth, region, name, path, interface)
-        return f"{name} answers at its {interface} endpoint."
+        __salt__["nova_identity.get_from_each"](paths, region, interface, auth=auth)
+        return f"{', '.join(paths)}: each answers at its {interface} endpoint."
 
     return _verified(name, check, timeout)
 
@@ -279,10 +278,8 @@ def _verified(
     return {**ret, **({"warnings": warnings} if warnings else {})}
 
 
-def _get(
-    auth: dict[str, Any], region: str, service: str, path: str, interface: str = "public"
-) -> dict[str, Any]:
-    return __salt__["nova_identity.get_from"](service, path, region, interface, auth=auth)
+def _get(auth: dict[str, Any], region: str, service: str, path: str) -> dict[str, Any]:
+    return __salt__["nova_identity.get_from"](service, path, region, auth=auth)
 
 
 def _remembered(stamp: str) -> dict[str, Any] | None:

@@ -3,32 +3,16 @@
 include:
   - nova.sync
 
-nova-controller-verify-compute:
-  nova_verify.api_answers:
-    - name: compute
-    - path: /servers?limit=1
+nova-controller-verify-apis:
+  nova_verify.apis_answer:
+    - name: {{ nova.site | json }}
+    - paths:
+        compute: /servers?limit=1
+        placement: /resource_providers
+        image: /v2/images?limit=1
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
     - timeout: {{ nova.timeouts.api }}
-
-nova-controller-verify-placement:
-  nova_verify.api_answers:
-    - name: placement
-    - path: /resource_providers
-    - region: {{ nova.region | json }}
-    - auth: {{ nova.auth | json }}
-    - timeout: {{ nova.timeouts.api }}
-    - require:
-      - nova_verify: nova-controller-verify-compute
-
-nova-controller-verify-images:
-  nova_verify.api_answers:
-    - name: image
-    - path: /v2/images?limit=1
-    - region: {{ nova.region | json }}
-    - auth: {{ nova.auth | json }}
-    - require:
-      - nova_verify: nova-controller-verify-compute
 
 nova-controller-verify-services:
   nova_verify.services_up:
@@ -37,7 +21,7 @@ nova-controller-verify-services:
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
     - require:
-      - nova_verify: nova-controller-verify-compute
+      - nova_verify: nova-controller-verify-apis
 
 nova-controller-verify-hypervisors:
   nova_verify.hypervisors_present:
@@ -46,7 +30,7 @@ nova-controller-verify-hypervisors:
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
     - require:
-      - nova_verify: nova-controller-verify-compute
+      - nova_verify: nova-controller-verify-apis
 
 nova-controller-verify-catalog:
   nova_verify.catalog_complete:
@@ -55,17 +39,17 @@ nova-controller-verify-catalog:
     - endpoints: {{ nova.endpoints | json }}
     - auth: {{ nova.auth | json }}
     - require:
-      - nova_verify: nova-controller-verify-compute
+      - nova_verify: nova-controller-verify-apis
 
 nova-controller-verify-cells:
   nova_verify.cells_mapped:
     - name: {{ nova.cell | json }}
     - require:
-      - nova_verify: nova-controller-verify-compute
+      - nova_verify: nova-controller-verify-apis
 
 nova-controller-verify-upgrade-check:
   nova_verify.upgrade_checked:
     - name: {{ nova.site | json }}
     - stamp: {{ nova.files.upgrade_check | json }}
     - require:
-      - nova_verify: nova-controller-verify-placement
+      - nova_verify: nova-controller-verify-apis

@@ -21,6 +21,7 @@ FILES = cache.FILES / "bench"
 CONFIGURATION = ("etc/nova", "etc/placement", "etc/default/nova-consoleproxy",
                  "etc/systemd/system")
 DAEMONS = ("api", "metadata", "conductor", "scheduler", "novncproxy")
+CLOUDS = Path("root/.config/openstack/clouds.yaml")
 ACCESS_LOG = "var/log/keystone/keystone.log"
 SIZES = (1, 10, 100, 1000)
 CELLS = (1, 10, 50)
@@ -61,19 +62,22 @@ def _converge(site: lab.Lab) -> dict[str, Any]:
     return {}
 
 
-def measure(place: hosts.Place, runs: int, *command: str, codes: tuple[int, ...] = (0,)) -> dict:
-    """Run a command in a host some times: the median of its seconds, and its peak memory."""
+def measure(place: hosts.Place, runs: int, *commands: list[str],
+            codes: tuple[int, ...] = (0,)) -> list[dict]:
+    """Run commands in a host some times, in turn: of each its median seconds and peak memory."""
     script = (FILES / "measure.py").read_text()
-    with shell.step(f"{place.name}: {' '.join(command)[:60]} ({runs} times)"):
+    names = ", ".join(" ".join(command[-2:]) for command in commands)
+    with shell.step(f"{place.name}: {names} ({runs} times)"):
         found = json.loads(hosts.call(place, "/opt/saltstack/bin/python", "-c", script, str(runs),
-                                      *command))
-    if set(found["codes"]) - set(codes):
-        said = "".join((place.root / "root" / name).read_text()[-1000:]
-                       for name in ("measured", "measured.errors"))
-        raise shell.LabError(f"On {place.name}, '{' '.join(command)[:60]}' ended with "
-                             f"{found['codes']}: {said}")
-    return {"s": round(statistics.median(found["seconds"]), 2), "mb": found["memory_mb"],
-            "codes": found["codes"]}
+                                      json.dumps(commands)))
+    for command, its in zip(commands, found, strict=True):
+        if set(its["codes"]) - set(codes):
+            said = "".join((place.root / "root" / name).read_text()[-1000:]
+                           for name in ("measured", "measured.errors"))
+            raise shell.LabError(f"On {place.name}, '{' '.join(command)[:60]}' ended with "
+                                 f"{its['codes']}: {said}")
+    return [{"s": round(statistics.median(its["seconds"]), 2), "mb": its["memory_mb"],
+             "codes": its["codes"]} for its in found]
 
 
 def first(site: lab.Lab) -> dict[str, Any]:
@@ -83,7 +87,7 @@ def first(site: lab.Lab) -> dict[str, Any]:
     hosts.call(site.place("infra"), "salt", "lb1", "state.apply", "nova")
     pillar.write_local(place.root / "srv/pillar", "ctl1", site.seed)
     nobody = json.dumps({"nova": {"topology": {"expected_computes": []}}})
-    took = measure(place, 1, *APPLY, "--out=json", f"pillar={nobody}")["s"]
+    took = measure(place, 1, [*APPLY, "--out=json", f"pillar={nobody}"])[0]["s"]
     states = json.loads((place.root / "root/measured").read_text())["local"].values()
     longest = sorted(states, key=lambda state: -state["duration"])[:12]
     nova = _map(place)
@@ -110,7 +114,7 @@ def first(site: lab.Lab) -> dict[str, Any]:
     _render("floor.j2", place.root / "root/floor.sh", packages=nova["packages"]["controller"],
             units=nova["units"], daemons=[nova["units"][daemon] for daemon in DAEMONS],
             cells=cells, vip=nova["vip"], address=nova["my_ip"], ports=nova["ports"])
-    floor = measure(place, 1, "bash", "/root/floor.sh")["s"]
+    floor = measure(place, 1, ["bash", "/root/floor.sh"])[0]["s"]
     lab.restore(site.name, lab.BARE)
     return {"first_s": took, "first_floor_s": floor, **_ratio("first_s", took, floor, "first_"),
             "first_longest_s": {state["__id__"]: round(state["duration"] / 1000, 1)
@@ -120,18 +124,17 @@ def first(site: lab.Lab) -> dict[str, Any]:
 def noop(site: lab.Lab) -> dict[str, Any]:
     """Runs with nothing left to do, what they asked Keystone for, what they started."""
     place, keystone = site.place("ctl1"), site.place("infra")
-    measure(place, 1, *APPLY)
-    floor = measure(place, RUNS, *SALT, "test.ping")
-    full = measure(place, RUNS, *APPLY)
+    measure(place, 1, APPLY)
+    floor, full = measure(place, RUNS, [*SALT, "test.ping"], APPLY)
     found = {"floor_s": floor["s"], "noop_s": full["s"], "floor_memory_mb": floor["mb"],
              "noop_memory_mb": full["mb"], **_ratio("noop_s", full["s"], floor["s"])}
     for host in ("cmp1", "lb1"):
         role = inventory.HOSTS[host].role
         other = site.place(host)
-        measure(other, 1, *APPLY)
-        its_floor = measure(other, RUNS, *SALT, "test.ping")["s"]
-        its = measure(other, RUNS, *APPLY)["s"]
-        found |= {f"{role}_noop_s": its, **_ratio(f"{role}_noop_s", its, its_floor)}
+        measure(other, 1, APPLY)
+        its_floor, its = measure(other, RUNS, [*SALT, "test.ping"], APPLY)
+        found |= {f"{role}_floor_s": its_floor["s"], f"{role}_noop_s": its["s"],
+                  **_ratio(f"{role}_noop_s", its["s"], its_floor["s"])}
     _install(place, "strace")
     log = keystone.root / ACCESS_LOG
     before = log.stat().st_size
@@ -241,7 +244,7 @@ def cli(site: lab.Lab) -> dict[str, Any]:
     """The seed's commands where there is nothing left to do."""
     place, other = site.place("ctl1"), site.place("infra")
     _install(place, "mariadb-client", "python3-openstackclient")
-    shell.run("cp", "--archive", other.root / "etc/openstack", place.root / "etc/")
+    shell.run("cp", "--archive", other.root / CLOUDS.parent, place.root / "etc/")
     environment = other.root / "etc/environment"
     (place.root / "etc/environment").write_bytes(environment.read_bytes())
     admin = pillar.passwords(site.seed)["database_admin"].replace("\\", "\\\\").replace('"', '\\"')
@@ -249,7 +252,7 @@ def cli(site: lab.Lab) -> dict[str, Any]:
     settings.touch(0o600)
     settings.write_text(f'[client]\nhost={inventory.VIP}\nuser=root\npassword="{admin}"\n')
     shutil.copy(FILES / "cli", place.root / "root/cli")
-    return {"cli_s": measure(place, 1, "/root/cli", codes=(0, 1, 2))["s"]}
+    return {"cli_s": measure(place, 1, ["/root/cli"], codes=(0, 1, 2))[0]["s"]}
 
 
 def puppet(site: lab.Lab, runs: int) -> dict[str, Any]:
@@ -265,7 +268,7 @@ def puppet(site: lab.Lab, runs: int) -> dict[str, Any]:
         f"GRANT ALL ON {name}.* TO bench;" for name in ("nova", "nova_api", "nova_cell0"))
         + "\nUPDATE nova_api.cell_mappings SET name = 'default' WHERE name = 'cell1';")
     clouds = json.loads(hosts.call(other, "python3", "-c", "import json, yaml; print(json.dumps("
-                        "yaml.safe_load(open('/etc/openstack/clouds.yaml'))))"))
+                        f"yaml.safe_load(open('/{CLOUDS}'))))"))
     (admin,) = clouds["clouds"].values()
     common = {"region_name": "RegionOne", "identity_api_version": 3}
     who = {key: admin["auth"][key] for key in ("auth_url", "username", "password")}
@@ -277,8 +280,8 @@ def puppet(site: lab.Lab, runs: int) -> dict[str, Any]:
                                        "project_domain_name": "Default"}},
         "system": {**common, "auth": {**who, "system_scope": "all"}}}}))
     apply = ["puppet", "apply", "--detailed-exitcodes", "/root/puppet-nova.pp"]
-    measure(place, 2, *apply, codes=(0, 2, 4, 6))
-    found = measure(place, runs, *apply, codes=(0, 2))
+    measure(place, 2, apply, codes=(0, 2, 4, 6))
+    (found,) = measure(place, runs, apply, codes=(0, 2))
     return {"puppet_noop_s": found["s"], "puppet_codes": found["codes"]}
 
 

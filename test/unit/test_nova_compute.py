@@ -80,7 +80,8 @@ class Cloud(Keystone):
                 {"interface": "public", "region": place, "url": self.url.removesuffix("/v3")}
                 for place in self.places
             ]
-            return 200, {"catalog": [{"type": "compute", "name": "nova", "endpoints": ends}]}
+            types = ("compute", "image")
+            return 200, {"catalog": [{"type": it, "name": it, "endpoints": ends} for it in types]}
         if parts[0] not in COLLECTIONS:
             return super().answer(method, path, query, body)
         function = getattr(self, "_" + parts[0].removeprefix("os-").replace("-", "_"))
@@ -825,3 +826,18 @@ def test_lists_are_plain_data(cloud, run):
     aggregate = minion.call("get_aggregate", "ssd")
     assert (aggregate["availability_zone"], aggregate["metadata"]) == ("az1", {"a": "1"})
     assert minion.call("get_quotas", "service") == minion.call("get_default_quotas") == DEFAULT
+
+
+def test_services_are_asked_at_the_same_time_and_each_that_fails_is_told(run):
+    minion = run()
+    each, auth = minion.modules["nova_identity.get_from_each"], minion.auth
+    paths = {"compute": "/os-services", "image": "/flavors/detail"}
+    found = each(paths, "R1", auth=auth)
+    assert {service: list(body) for service, body in found.items()} == {
+        "compute": ["services"],
+        "image": ["flavors"],
+    }
+    with pytest.raises(CommandExecutionError) as failed:
+        each({**paths, "image": "/nothing", "volume": "/"}, "R1", auth=auth)
+    assert "image" in str(failed.value) and "volume" in str(failed.value)
+    assert "compute" not in str(failed.value)

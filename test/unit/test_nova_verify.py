@@ -32,6 +32,9 @@ def cloud(opts, testmode):
     states.pack["__salt__"] = {
         **{name: modules[name] for name in ("nova_manage.list_cells", "nova_identity.get_from")},
         "nova_identity.get_from": get_from,
+        "nova_identity.get_from_each": lambda paths, *where, auth: {
+            service: get_from(service, path) for service, path in paths.items()
+        },
         "nova_identity.catalog": lambda auth: answers["catalog"],
         "nova_manage.list_cells": lambda: answers["cells"],
         "nova_manage.unmapped_hosts": lambda: answers["unmapped"],
@@ -49,13 +52,14 @@ def failure(testmode):
 def test_an_api_that_answers_is_verified(cloud, testmode):
     states, answers = cloud
     answers["placement", "/"] = {}
-    ret = states["nova_verify.api_answers"]("placement", AUTH, "RegionOne")
+    ret = states["nova_verify.apis_answer"]("x", AUTH, "RegionOne", {"placement": "/"})
     assert (ret["result"], ret["changes"]) == (True, {})
 
 
 def test_an_api_that_does_not_answer_fails_in_one_sentence(cloud, testmode):
     states, _ = cloud
-    ret = states["nova_verify.api_answers"]("placement", AUTH, "RegionOne", timeout=0)
+    paths = {"placement": "/"}
+    ret = states["nova_verify.apis_answer"]("x", AUTH, "RegionOne", paths, timeout=0)
     assert ret["result"] is failure(testmode)
     assert "placement does not answer" in ret["comment"]
 
