@@ -8,6 +8,8 @@ from conftest import MINIONS, Run, lab, on, one_of_everything, sh
 pytestmark = pytest.mark.long
 
 KEY = "/root/.ssh/salt-ssh"
+#: Whose python3 has the libraries that the formula's modules import.
+PATH = "/opt/saltstack/bin:$PATH"
 SERVER = """
 apt-get -qq update && DEBIAN_FRONTEND=noninteractive \\
     apt-get -qq --yes --no-install-recommends install openssh-server > /dev/null
@@ -29,7 +31,7 @@ def roster():
         lab("exec", host, "--", "sh", "-c", "cat > /root/.ssh/authorized_keys", input=public)
         address = on(host, "hostname", "-I").split()[0]
         known += f"{address} {on(host, 'cat', '/etc/ssh/ssh_host_ed25519_key.pub')}"
-        hosts[host] = {"host": address, "user": "root", "priv": KEY}
+        hosts[host] = {"host": address, "user": "root", "priv": KEY, "set_path": PATH}
         sh(host, "systemctl disable --quiet --now salt-minion")
     lab("exec", "infra", "--", "sh", "-c", "cat > /root/.ssh/known_hosts", input=known)
     lab("exec", "infra", "--", "sh", "-c", "cat > /etc/salt/roster", input=json.dumps(hosts))
