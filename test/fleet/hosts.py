@@ -228,7 +228,11 @@ def _make_cgroup(path: Path) -> None:
 
 def _remove_cgroup(path: Path) -> None:
     """Remove a control group without processes, in the named version 1 hierarchy as well."""
-    relative = path.relative_to(_cgroup_root())
+    relative, events = path.relative_to(_cgroup_root()), path / "cgroup.events"
+    if events.exists():
+        # What was killed takes its time to end where much else runs.
+        shell.wait_until(lambda: "populated 0" in events.read_text(),
+                         f"the processes of {path.name} to end", 30, 0.05)
     for tree in (path, Path("/sys/fs/cgroup/systemd") / relative):
         for directory, _, _ in os.walk(tree, topdown=False):
             os.rmdir(directory)
