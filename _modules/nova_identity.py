@@ -41,6 +41,7 @@ import time
 import urllib.parse
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, NamedTuple
 
@@ -419,29 +420,23 @@ def read_ahead(
         salt ctl1 nova_identity.read_ahead
     """
     client = _client(auth, cloud)
-    # Lists one after another: a Keystone that has just started, asked much at once, may refuse a
-    # part. Passwords beside them: each costs one of its processors.
-    lists, passwords = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-    token = lists.submit(_access, client)
+    reads = [_reading(client, collection) for collection in ("roles", "services", "endpoints")]
+    reads += [
+        _probe(client, name, domain, _secret(None, key)) for name, key in (users or {}).items()
+    ]
+    # One after another: a Keystone that has just started, asked much at once, may refuse a part.
+    pool = ThreadPoolExecutor(1)
+    token = pool.submit(_access, client)
 
     def after_token(read: Callable[[], Any]) -> Any:
         # A wrong password is tried once, not by each.
         token.result()
         return read()
 
-    ahead = [
-        (lists, _reading(client, collection)) for collection in ("roles", "services", "endpoints")
-    ]
-    for name, key in (users or {}).items():
-        secret = _secret(None, key)
-        pool = lists if _is_reader(client, name, domain, secret) else passwords
-        ahead.append((pool, _probe(client, name, domain, secret)))
-    for pool, (key, read) in ahead:
+    for key, read in reads:
         if key not in client.kept:
-            todo = (after_token, read) if pool is lists else (read,)
-            client.kept[key] = (time.monotonic(), pool.submit(*todo))
-    lists.shutdown(wait=False)
-    passwords.shutdown(wait=False)
+            client.kept[key] = (time.monotonic(), pool.submit(after_token, read))
+    pool.shutdown(wait=False)
     return True
 
 
@@ -699,42 +694,46 @@ def get_from(
 
         salt ctl1 nova_identity.get_from compute /os-services RegionOne
     """
+    begun = _client(auth, cloud).kept.pop(("ahead", service_type, path, region, interface), None)
+    if begun:
+        with suppress(CommandExecutionError):
+            return begun[1].result()
     where = {"region": region, "interface": interface, "auth": auth, "cloud": cloud}
     return request(service_type, "GET", path, retry=False, **where)
 
 
-def get_from_each(
+def get_ahead(
     paths: dict[str, str],
     region: str | None = None,
     interface: str = "public",
     auth: dict | None = None,
     cloud: str | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> bool:
     """
-    What several services answer to GET, asked at the same time: each has to look at a new token.
+    Begin to ask what :func:`get_from` is called for next, and do not wait for it.
+
+    Each service has Keystone look at a token that is new to it, some 0.1 s. What fails is asked
+    again by whoever looks at it.
 
     paths : dict
-        Paths by service type; other arguments and errors as of :func:`request`, with a sentence of
-        each service that fails.
+        Paths by service type; other arguments and errors as of :func:`request`.
 
     CLI Example::
 
-        salt ctl1 nova_identity.get_from_each '{compute: /servers, image: /v2/images}' RegionOne
+        salt ctl1 nova_identity.get_ahead '{placement: /resource_providers}' RegionOne
     """
-    _access(_client(auth, cloud))
+    kept = _client(auth, cloud).kept
     where = {"region": region, "interface": interface, "auth": auth, "cloud": cloud}
-    with ThreadPoolExecutor(len(paths)) as pool:
-        asked = {
-            # The loader's dunders are there in its own context only.
-            service: pool.submit(copy_context().run, get_from, service, path, **where)
-            for service, path in paths.items()
-        }
-    wrong = [error for error in (answer.exception() for answer in asked.values()) if error]
-    if any(not isinstance(error, CommandExecutionError) for error in wrong):
-        raise wrong[0]
-    if wrong:
-        raise CommandExecutionError(" ".join(map(str, wrong)))
-    return {service: answer.result() for service, answer in asked.items()}
+    catalog(auth, cloud)  # once, for all of them
+    pool = ThreadPoolExecutor()
+    for service, path in paths.items():
+        # A thread has the loader's dunders in a copy of this context only.
+        asked = pool.submit(
+            copy_context().run, request, service, "GET", path, retry=False, **where
+        )
+        kept["ahead", service, path, region, interface] = (time.monotonic(), asked)
+    pool.shutdown(wait=False)
+    return True
 
 
 # ---- what a kind is looked for by ---------------------------------------------------------------
@@ -1032,18 +1031,13 @@ def _probe(
         return True
 
     def read() -> bool:
-        if _is_reader(client, name, domain, secret):
+        if any(who == (name, domain, secret) for *_, who in client.readers):
             _access(client)
             if client.readers:
                 return True
         return _ask(client, "POST /auth/tokens", ask, secret=secret)
 
     return ("users", "token", name, domain, secret), read
-
-
-def _is_reader(client: _Client, name: str, domain: str, secret: str | None) -> bool:
-    """Whether a user is one that reads for this run: its token is its probe."""
-    return any(who == (name, domain, secret) for *_, who in client.readers)
 
 
 def _index(client: _Client, collection: str, by: str = "", **query) -> dict[Any, list[dict]]:

@@ -25,40 +25,46 @@ def __virtual__():
     return False, "The module nova_identity is not loaded: run saltutil.sync_all."
 
 
-def apis_answer(
+def api_answers(
     name: str,
     auth: dict[str, Any],
     region: str,
-    paths: dict[str, str],
+    path: str = "/",
     interface: str = "public",
     timeout: int = 60,
+    ahead: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """
-    APIs answer an authenticated request at the URLs that the catalog gives.
+    An API answers an authenticated request at the URL that the catalog gives.
 
     name : str
-        Any text.
+        Service type, such as ``placement``.
     auth : dict
         As for the states of nova_identity.
     region, interface : str
-        Of the endpoints.
-    paths : dict
-        What to ask for, by service type.
+        Of the endpoint.
+    path : str
+        What to ask for.
     timeout : int
-        Seconds to wait for all of them.
+        Seconds to wait for it.
+    ahead : dict
+        Paths, by service type, that states after this one ask for: they are asked meanwhile.
 
     .. code-block:: yaml
 
-        nova-verify-apis:
-          nova_verify.apis_answer:
+        nova-verify-placement:
+          nova_verify.api_answers:
+            - name: placement
+            - path: /resource_providers
             - region: RegionOne
-            - paths: {compute: /servers?limit=1, placement: /resource_providers}
             - auth: {auth_url: …, username: admin, password_pillar: nova:passwords:keystone_admin}
     """
 
     def check() -> str:
-        __salt__["nova_identity.get_from_each"](paths, region, interface, auth=auth)
-        return f"{', '.join(paths)}: each answers at its {interface} endpoint."
+        if ahead:
+            __salt__["nova_identity.get_ahead"](ahead, region, interface, auth=auth)
+        _get(auth, region, name, path, interface)
+        return f"{name} answers at its {interface} endpoint."
 
     return _verified(name, check, timeout)
 
@@ -278,8 +284,10 @@ def _verified(
     return {**ret, **({"warnings": warnings} if warnings else {})}
 
 
-def _get(auth: dict[str, Any], region: str, service: str, path: str) -> dict[str, Any]:
-    return __salt__["nova_identity.get_from"](service, path, region, auth=auth)
+def _get(
+    auth: dict[str, Any], region: str, service: str, path: str, interface: str = "public"
+) -> dict[str, Any]:
+    return __salt__["nova_identity.get_from"](service, path, region, interface, auth=auth)
 
 
 def _remembered(stamp: str) -> dict[str, Any] | None:

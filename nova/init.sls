@@ -34,7 +34,7 @@ include:
 {%- endif %}
 
 extend:
-  nova-controller-verify-apis:
+  nova-controller-verify-compute:
     nova_verify:
       - require:
         - sls: nova.controller.discovery

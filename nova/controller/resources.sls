@@ -2,7 +2,7 @@
 # pillar does not name stays.
 {%- from "nova/map.jinja" import nova with context %}
 {%- set once = [{'site_lock': nova.site_lock}, {'region': nova.region}, {'auth': nova.auth}] %}
-{%- set ready = [{'require': [{'nova_verify': 'nova-controller-verify-apis'}]}] %}
+{%- set ready = [{'require': [{'nova_verify': 'nova-controller-verify-compute'}]}] %}
 include:
   - nova.controller.verify
 {%- for kind in ('flavor', 'aggregate') %}

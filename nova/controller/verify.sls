@@ -1,18 +1,36 @@
 # What a person would look at after the deployment, as states that fail with one sentence each.
 {%- from "nova/map.jinja" import nova with context %}
+{%- set others = {'placement': '/resource_providers', 'image': '/v2/images?limit=1'} %}
 include:
   - nova.sync
 
-nova-controller-verify-apis:
-  nova_verify.apis_answer:
-    - name: {{ nova.site | json }}
-    - paths:
-        compute: /servers?limit=1
-        placement: /resource_providers
-        image: /v2/images?limit=1
+nova-controller-verify-compute:
+  nova_verify.api_answers:
+    - name: compute
+    - path: /servers?limit=1
+    - ahead: {{ others | json }}
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
     - timeout: {{ nova.timeouts.api }}
+
+nova-controller-verify-placement:
+  nova_verify.api_answers:
+    - name: placement
+    - path: {{ others.placement | json }}
+    - region: {{ nova.region | json }}
+    - auth: {{ nova.auth | json }}
+    - timeout: {{ nova.timeouts.api }}
+    - require:
+      - nova_verify: nova-controller-verify-compute
+
+nova-controller-verify-images:
+  nova_verify.api_answers:
+    - name: image
+    - path: {{ others.image | json }}
+    - region: {{ nova.region | json }}
+    - auth: {{ nova.auth | json }}
+    - require:
+      - nova_verify: nova-controller-verify-compute
 
 nova-controller-verify-services:
   nova_verify.services_up:
@@ -21,7 +39,7 @@ nova-controller-verify-services:
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
     - require:
-      - nova_verify: nova-controller-verify-apis
+      - nova_verify: nova-controller-verify-compute
 
 nova-controller-verify-hypervisors:
   nova_verify.hypervisors_present:
@@ -30,7 +48,7 @@ nova-controller-verify-hypervisors:
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
     - require:
-      - nova_verify: nova-controller-verify-apis
+      - nova_verify: nova-controller-verify-compute
 
 nova-controller-verify-catalog:
   nova_verify.catalog_complete:
@@ -39,17 +57,17 @@ nova-controller-verify-catalog:
     - endpoints: {{ nova.endpoints | json }}
     - auth: {{ nova.auth | json }}
     - require:
-      - nova_verify: nova-controller-verify-apis
+      - nova_verify: nova-controller-verify-compute
 
 nova-controller-verify-cells:
   nova_verify.cells_mapped:
     - name: {{ nova.cell | json }}
     - require:
-      - nova_verify: nova-controller-verify-apis
+      - nova_verify: nova-controller-verify-compute
 
 nova-controller-verify-upgrade-check:
   nova_verify.upgrade_checked:
     - name: {{ nova.site | json }}
     - stamp: {{ nova.files.upgrade_check | json }}
     - require:
-      - nova_verify: nova-controller-verify-apis
+      - nova_verify: nova-controller-verify-placement

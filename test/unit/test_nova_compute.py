@@ -4,6 +4,7 @@ import contextlib
 import copy
 import re
 import sys
+import threading
 import urllib.parse
 
 import pytest
@@ -828,16 +829,29 @@ def test_lists_are_plain_data(cloud, run):
     assert minion.call("get_quotas", "service") == minion.call("get_default_quotas") == DEFAULT
 
 
-def test_services_are_asked_at_the_same_time_and_each_that_fails_is_told(run):
+PATHS = {"compute": "/os-services", "image": "/flavors/detail"}
+
+
+def test_what_is_asked_ahead_is_under_way_together_and_asked_once(cloud, run):
     minion = run()
-    each, auth = minion.modules["nova_identity.get_from_each"], minion.auth
-    paths = {"compute": "/os-services", "image": "/flavors/detail"}
-    found = each(paths, "R1", auth=auth)
-    assert {service: list(body) for service, body in found.items()} == {
-        "compute": ["services"],
-        "image": ["flavors"],
-    }
-    with pytest.raises(CommandExecutionError) as failed:
-        each({**paths, "image": "/nothing", "volume": "/"}, "R1", auth=auth)
-    assert "image" in str(failed.value) and "volume" in str(failed.value)
-    assert "compute" not in str(failed.value)
+    get_ahead = minion.modules["nova_identity.get_ahead"]
+    get_from = minion.modules["nova_identity.get_from"]
+    together = threading.Barrier(2, timeout=0.4)
+    for collection in ("os-services", "flavors"):
+        cloud.before["GET", collection] = lambda _: together.wait()
+    get_ahead(PATHS, "R1", auth=minion.auth)
+    for service, path in PATHS.items():
+        assert get_from(service, path, "R1", auth=minion.auth)
+    assert not together.broken
+    for collection in ("os-services", "flavors", "auth/catalog"):
+        assert len(cloud.asked("GET", collection)) == 1
+
+
+def test_what_fails_ahead_is_asked_again(cloud, run):
+    minion = run()
+    cloud.faults["GET", "os-services"] = [503]
+    minion.modules["nova_identity.get_ahead"](PATHS, "R1", auth=minion.auth)
+    found = minion.modules["nova_identity.get_from"](
+        "compute", PATHS["compute"], "R1", auth=minion.auth
+    )
+    assert len(found["services"]) == 2

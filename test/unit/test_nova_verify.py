@@ -32,9 +32,7 @@ def cloud(opts, testmode):
     states.pack["__salt__"] = {
         **{name: modules[name] for name in ("nova_manage.list_cells", "nova_identity.get_from")},
         "nova_identity.get_from": get_from,
-        "nova_identity.get_from_each": lambda paths, *where, auth: {
-            service: get_from(service, path) for service, path in paths.items()
-        },
+        "nova_identity.get_ahead": lambda *asked, auth: answers["ahead"].append(asked),
         "nova_identity.catalog": lambda auth: answers["catalog"],
         "nova_manage.list_cells": lambda: answers["cells"],
         "nova_manage.unmapped_hosts": lambda: answers["unmapped"],
@@ -52,14 +50,21 @@ def failure(testmode):
 def test_an_api_that_answers_is_verified(cloud, testmode):
     states, answers = cloud
     answers["placement", "/"] = {}
-    ret = states["nova_verify.apis_answer"]("x", AUTH, "RegionOne", {"placement": "/"})
+    ret = states["nova_verify.api_answers"]("placement", AUTH, "RegionOne")
     assert (ret["result"], ret["changes"]) == (True, {})
+
+
+def test_what_later_states_ask_for_is_asked_ahead(cloud):
+    states, answers = cloud
+    answers.update({("compute", "/"): {}, "ahead": []})
+    ahead = {"image": "/v2/images"}
+    states["nova_verify.api_answers"]("compute", AUTH, "RegionOne", ahead=ahead)
+    assert answers["ahead"] == [(ahead, "RegionOne", "public")]
 
 
 def test_an_api_that_does_not_answer_fails_in_one_sentence(cloud, testmode):
     states, _ = cloud
-    paths = {"placement": "/"}
-    ret = states["nova_verify.apis_answer"]("x", AUTH, "RegionOne", paths, timeout=0)
+    ret = states["nova_verify.api_answers"]("placement", AUTH, "RegionOne", timeout=0)
     assert ret["result"] is failure(testmode)
     assert "placement does not answer" in ret["comment"]
 
