@@ -6,9 +6,9 @@ after a section's last line belong to nobody and stay as well.
 """
 
 import contextlib
+import functools
 import os
 import re
-import shutil
 import tempfile
 
 import salt.utils.path
@@ -118,12 +118,50 @@ def edit(
             f"name must be the absolute path of an haproxy.cfg, not {name!r}."
         )
     wanted = {section: _content(section, lines) for section, lines in (present or {}).items()}
-    absent = absent or []
     path = os.path.realpath(name)
+    plan = functools.partial(
+        _plan, path, wanted, absent or [], kind, name, defaults_text, without=test
+    )
+    old, new, changes = plan()
+    if not changes:
+        return {}
+    allowed = (EXIT_VALID,) if wanted else (EXIT_VALID, EXIT_NO_LISTENER)
+    if test:
+        # What the installed package would bring is not known yet; a lone section proves nothing.
+        if salt.utils.path.which(program) and (old is not None or defaults_text is not None):
+            _trial(new, program, name, allowed)
+        return changes
+    if not salt.utils.path.which(program):
+        raise CommandExecutionError(
+            f"The program {program} that checks {name} is not installed: install haproxy first."
+        )
+    with __utils__["nova_file.alone"](path):
+        _, new, changes = plan()
+        if changes:
+            owned = (-1, -1, 0o644)
+            with contextlib.suppress(FileNotFoundError):
+                stat = os.stat(path)
+                owned = (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)
+            with __utils__["nova_file.fresh"](path, _bytes(new), *owned) as temp:
+                _check(program, temp, name, allowed)
+                __utils__["nova_file.rename"](temp, path)
+    return changes
+
+
+def _plan(
+    path: str,
+    wanted: dict,
+    absent: list[str],
+    kind: str,
+    name: str,
+    defaults_text: str | None,
+    without: bool,
+) -> tuple[str | None, str, dict]:
+    """A file's text, the one that it should have, and the changes; ``without`` a file: no fault."""
     old = _read(path)
     changes: dict[str, dict[str, str | None]] = {}
     if old is None and wanted:
-        if defaults_text is None and not test:
+        if defaults_text is None and not without:
             raise CommandExecutionError(
                 f"{name} does not exist: install haproxy, whose package brings one, or give "
                 "defaults_text."
@@ -135,24 +173,7 @@ def edit(
     )
     changes.update(changed)
     _refuse_shared_binds(new, wanted, kind, name)
-    if not changes:
-        return {}
-
-    allowed = (EXIT_VALID,) if wanted else (EXIT_VALID, EXIT_NO_LISTENER)
-    if test:
-        # What the installed package would bring is not known yet; a lone section proves nothing.
-        if salt.utils.path.which(program) and (old is not None or defaults_text is not None):
-            with _written(new, None) as temp:
-                _check(program, temp, name, allowed, tolerant=True)
-        return changes
-    if not salt.utils.path.which(program):
-        raise CommandExecutionError(
-            f"The program {program} that checks {name} is not installed: install haproxy first."
-        )
-    with _written(new, path) as temp:
-        _check(program, temp, name, allowed)
-        os.replace(temp, path)
-    return changes
+    return old, new, changes
 
 
 def _read(path: str) -> str | None:
@@ -306,35 +327,19 @@ def _refuse_shared_binds(text: str, wanted: dict, kind: str, name: str) -> None:
                 )
 
 
-@contextlib.contextmanager
-def _written(text: str, target: str | None):
-    """A temporary file with the text; beside the target and with its owner and mode, if given."""
+def _trial(text: str, program: str, name: str, allowed: tuple[int, ...]) -> None:
+    """Check a text that is not to go live."""
     try:
-        handle, temp = tempfile.mkstemp(
-            prefix=".haproxy.cfg.", dir=os.path.dirname(target) if target else None
-        )
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text.encode("utf-8", "surrogateescape"))
-                file.flush()
-                os.fsync(file.fileno())
-            if target and os.path.exists(target):
-                stat = os.stat(target)
-                shutil.copystat(target, temp)
-                os.chown(temp, stat.st_uid, stat.st_gid)
-                os.chmod(temp, stat.st_mode & 0o7777)
-                # copystat brought the old time too; a daemon's restart is found by the new one.
-                os.utime(temp)
-            elif target:
-                os.chmod(temp, 0o644)
-            yield temp
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(temp)
+        with tempfile.NamedTemporaryFile(prefix=".haproxy.cfg.") as file:
+            file.write(_bytes(text))
+            file.flush()
+            _check(program, file.name, name, allowed, tolerant=True)
     except OSError as exc:
-        raise CommandExecutionError(
-            f"Cannot write {target or 'a temporary file'}: {exc.strerror}."
-        ) from exc
+        raise CommandExecutionError(f"Cannot write a temporary file: {exc.strerror}.") from exc
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _check(

@@ -248,8 +248,12 @@ def recorded(name: str) -> dict[str, Any]:
         return ret | {"comment": "The cells are those that were recorded."}
     if __opts__["test"]:
         return ret | {"result": None, "comment": "The cells would be recorded."}
-    with salt.utils.files.fopen(name, "w") as stream:
-        json.dump(there, stream)
+    try:
+        written = __utils__["nova_file.replace"](name, json.dumps(there))
+    except _FAILURES as exc:
+        return ret | {"result": False, "changes": {}, "comment": str(exc)}
+    if not written:
+        return ret | {"changes": {}, "comment": "Another run has recorded the cells meanwhile."}
     return ret | {"comment": "The cells were recorded."}
 
 

@@ -2,12 +2,17 @@
 Configuration files of OpenStack programs: written whole, their changes shown option by option.
 """
 
+import grp
 import os
+import pwd
 from typing import Any
 
 import salt.utils.files
 import salt.utils.templates
 from salt.exceptions import CommandExecutionError, SaltRenderError
+
+#: What file.managed calls the change of a content.
+_CONTENT = {"diff", "newfile"}
 
 
 def managed(
@@ -22,7 +27,8 @@ def managed(
     """
     A configuration file is what a template says; the changes name each option, secrets masked.
 
-    ``file.managed`` writes it; what it would show as a diff, secrets in it, never leaves here.
+    It is replaced in one step. ``file.managed`` sees to owner and mode; what it would show as a
+    diff, secrets in it, never leaves here.
 
     name : str
         Path of the file.
@@ -49,7 +55,7 @@ def managed(
     try:
         text = _rendered(source, context or {})
         before = _text(name)
-        written = _written(name, text, user, group, mode)
+        written = _written(name, text, text != before, user, group, mode)
     except CommandExecutionError as exc:
         ret["comment"] = exc.strerror
         return ret
@@ -59,9 +65,10 @@ def managed(
     if written["result"] is False:
         ret["comment"] = written["comment"]
         return ret
-    ret["changes"] = {k: v for k, v in written["changes"].items() if k not in ("diff", "newfile")}
-    ret["changes"].update(__utils__["nova_conf.diff"](before or "", text))
-    if text != before and not ret["changes"]:
+    ret["changes"] = {k: v for k, v in written["changes"].items() if k not in _CONTENT}
+    if _CONTENT.intersection(written["changes"]):
+        ret["changes"].update(__utils__["nova_conf.diff"](before or "", text))
+    if not ret["changes"]:
         ret["changes"]["text"] = {"old": "other comments or another order", "new": "the template's"}
     ret["comment"] = f"{name} {'would be' if ret['result'] is None else 'was'} written."
     return ret
@@ -92,7 +99,7 @@ def _rendered(source: str, context: dict[str, Any]) -> str:
     if error:
         last = [line for line in error.splitlines() if line.strip()][-1]
         raise CommandExecutionError(f"The template {source} cannot be rendered: {last}")
-    return done["data"]
+    return done["data"].rstrip("\n") + "\n"
 
 
 def _text(path: str) -> str | None:
@@ -105,10 +112,28 @@ def _text(path: str) -> str | None:
         raise CommandExecutionError(f"Cannot read {path}: {exc.strerror}.") from exc
 
 
-def _written(name: str, text: str, user: str, group: str, mode: str) -> dict[str, Any]:
-    if __opts__["test"] and not os.path.isdir(os.path.dirname(name)):
-        # The package that brings the directory is yet to be installed.
-        return {"result": None, "changes": {"newfile": name}, "comment": ""}
-    return __states__["file.managed"](
-        name, contents=text, user=user, group=group, mode=mode, show_changes=False
-    )
+def _written(name: str, text: str, due: bool, user: str, group: str, mode: str) -> dict[str, Any]:
+    owned = {"user": user, "group": group, "mode": mode, "show_changes": False}
+    if __opts__["test"]:
+        if not os.path.isdir(os.path.dirname(name)):
+            # The package that brings the directory is yet to be installed.
+            return {"result": None, "changes": {"newfile": name}, "comment": ""}
+        return __states__["file.managed"](name, contents=text, **owned)
+    written = {"result": True, "changes": {}}
+    if os.path.exists(name):
+        written = __states__["file.managed"](name, replace=False, **owned)
+    if due and written["result"]:
+        ids = _ids(user, group)
+        if __utils__["nova_file.replace"](name, text, *ids, int(mode, 8)):
+            written["changes"]["diff"] = "masked by who calls"
+    return written
+
+
+def _ids(user: str, group: str) -> tuple[int, int]:
+    try:
+        return pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid
+    except KeyError as exc:
+        raise CommandExecutionError(
+            f"There is no {exc.args[0].split(':')[-1].strip()} here: install the package that "
+            "brings it."
+        ) from exc

@@ -292,14 +292,13 @@ def data_migrated(
             return ret | {"result": None, "changes": changes, "comment": "Rows would be migrated."}
         with __utils__["nova_db.lock"](**(site_lock or {"name": "site"})) as held:
             done = __salt__["nova_upkeep.online_data_migrations"](batch, timeout=timeout, held=held)
+        rows = sum(done["migrated"].values())
+        if done["outcome"] != "done":
+            comment = f"{rows} rows were migrated, and more are left after {timeout} s: run again."
+            return ret | {"comment": comment}
+        __utils__["nova_file.replace"](stamp, json.dumps(now))
     except (CommandExecutionError, SaltInvocationError) as exc:
         return ret | {"comment": getattr(exc, "error", str(exc))}
-    rows = sum(done["migrated"].values())
-    if done["outcome"] != "done":
-        comment = f"{rows} rows were migrated, and more are left after {timeout} s: run it again."
-        return ret | {"comment": comment}
-    with salt.utils.files.fopen(stamp, "w") as stream:
-        json.dump(now, stream)
     return ret | {"result": True, "changes": changes, "comment": f"{rows} rows were migrated."}
 
 

@@ -237,8 +237,10 @@ def upgrade_checked(name: str, stamp: str, always: bool = False) -> dict[str, An
         comment = f"nova-status upgrade check finds what must be mended first: {'; '.join(shown)}"
         return {**ret, "changes": {}, "comment": comment}
     if now != before:
-        with salt.utils.files.fopen(stamp, "w") as stream:
-            json.dump(now, stream)
+        try:
+            __utils__["nova_file.replace"](stamp, json.dumps(now))
+        except CommandExecutionError as exc:
+            return {**ret, "changes": {}, "comment": str(exc)}
     comment = f"nova-status upgrade check: {len(found)} checks passed."
     return {**ret, "result": True, "comment": comment, **({"warnings": shown} if shown else {})}
 

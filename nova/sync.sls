@@ -33,7 +33,15 @@ CUSTOM = {
         "nova_unit",
         "nova_verify",
     ),
-    "utils": ("nova_conf", "nova_db", "nova_program", "nova_secret", "nova_settle", "nova_url"),
+    "utils": (
+        "nova_conf",
+        "nova_db",
+        "nova_file",
+        "nova_program",
+        "nova_secret",
+        "nova_settle",
+        "nova_url",
+    ),
 }
 
 

@@ -1,5 +1,7 @@
 """Configuration files: what a change shows, and what it must not."""
 
+import errno
+import os
 import pwd
 
 import pytest
@@ -94,6 +96,66 @@ def test_only_the_changed_option_is_shown(opts, template, testmode, tmp_path):
     ret = managed(load(opts), path, template, b=2)
     assert ret["changes"] == {"[a] b": {"old": "1", "new": "2"}}
     assert ("b = 2" in path.read_text()) is not testmode
+
+
+def test_mode_and_owner_are_repaired_without_a_new_file(opts, template, testmode, tmp_path):
+    path = tmp_path / "nova.conf"
+    managed(load(opts), path, template, b=1)
+    path.chmod(0o644)
+    before = path.stat()
+    opts["test"] = testmode
+    ret = managed(load(opts), path, template, b=1)
+    assert (ret["result"], ret["changes"]) == (None if testmode else True, {"mode": "0640"})
+    assert path.stat().st_ino == before.st_ino
+    assert path.stat().st_mode & 0o777 == (0o644 if testmode else 0o640)
+
+
+def test_a_half_written_file_is_written_whole(opts, template, testmode, tmp_path):
+    path = tmp_path / "nova.conf"
+    managed(load(opts), path, template, b=1)
+    whole = path.read_text()
+    path.write_text(whole[:15])
+    opts["test"] = testmode
+    ret = managed(load(opts), path, template, b=1)
+    assert ret["changes"]["[a] b"] == {"old": None, "new": "1"}
+    assert (path.read_text() == whole) is not testmode
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(opts, template, tmp_path, monkeypatch):
+    path = tmp_path / "nova.conf"
+    managed(load(opts), path, template, b=1)
+    whole = path.read_text()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    ret = managed(load(opts), path, template, b=2)
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert "No space left on device; make room there" in ret["comment"]
+    assert (path.read_text(), os.listdir(tmp_path).count("nova.conf")) == (whole, 1)
+
+
+def test_a_group_that_no_package_has_brought_is_one_sentence(opts, template, tmp_path):
+    ret = load(opts)[2]["nova_conf.managed"](
+        str(tmp_path / "nova.conf"), template, user="root", group="no-such", context={"b": 1}
+    )
+    assert ret["result"] is False
+    assert "no-such" in ret["comment"] and "\n" not in ret["comment"]
+
+
+def test_a_file_that_another_run_wrote_meanwhile_is_no_change(opts, template, tmp_path):
+    loaders = load(opts)
+    path = tmp_path / "nova.conf"
+    managed(loaders, path, template, b=1)
+    whole = path.read_text()
+    scope = loaders[2]["nova_conf.managed"].__globals__
+    text, scope["_text"] = scope["_text"], lambda _: "[a]\n"
+    try:
+        ret = managed(loaders, path, template, b=1)
+    finally:
+        scope["_text"] = text
+    assert (ret["result"], ret["changes"], path.read_text()) == (True, {}, whole)
 
 
 def test_a_template_that_fails_is_one_sentence(opts, template, testmode, tmp_path):
