@@ -5,8 +5,9 @@ include:
   - nova.repository
 
 nova-haproxy-package-installed:
-  pkg.installed:
+  nova_package.installed:
     - pkgs: {{ nova.packages.haproxy | json }}
+    - hold_daemons: []
 {%- if nova.selinux_booleans %}
     - reload_modules: True
 {%- endif %}
@@ -18,5 +19,5 @@ nova-haproxy-package-{{ boolean }}:
     - value: True
     - persist: True
     - require:
-      - pkg: nova-haproxy-package-installed
+      - nova_package: nova-haproxy-package-installed
 {%- endfor %}

@@ -2,10 +2,13 @@
 
 import os
 import subprocess
+import sys
+import threading
 from unittest.mock import create_autospec
 
 import pytest
 import salt.modules.aptpkg
+import salt.modules.cmdmod
 import salt.states.pkg
 from conftest import load
 from salt.exceptions import CommandExecutionError
@@ -29,15 +32,18 @@ class Host:
     """The state, what stands in for pkg.installed, and the policies it saw."""
 
     def __init__(self, options, directory, monkeypatch):
-        _, modules, self.states = load(options)
-        present = self.stand_in(modules, "pkg.list_pkgs", salt.modules.aptpkg.list_pkgs)
-        present.return_value = {"python3-nova": ["2:26.2.2-1"]}
+        self.utils, self.modules, self.states = load(options)
+        self.present = self.stand_in(self.modules, "pkg.list_pkgs", salt.modules.aptpkg.list_pkgs)
+        self.present.return_value = {"python3-nova": ["2:26.2.2-1"]}
         self.install = self.stand_in(self.states, "pkg.installed", salt.states.pkg.installed)
         self.policy = directory / "policy-rc.d"
         self.kept = directory / "policy-rc.d.kept"
         self.scope = self.states["nova_package.installed"].__globals__
         monkeypatch.setitem(self.scope, "POLICY", str(self.policy))
         monkeypatch.setitem(self.scope, "KEPT", str(self.kept))
+        for name in ("JOURNAL", "STATUS", "LOCK", "TERM_LOG"):
+            monkeypatch.setitem(self.scope, name, str(directory / name.lower()))
+        self.directory = directory
         self.seen = []
         self.answer = INSTALLED
 
@@ -236,7 +242,8 @@ def test_a_policy_that_a_package_brings_meanwhile_stays(real):
 
 
 def test_a_policy_that_cannot_be_written_fails_before_the_install(real, monkeypatch):
-    monkeypatch.setitem(real.scope, "POLICY", str(real.policy.parent / "none" / "policy-rc.d"))
+    write(real.policy, FOREIGN)
+    monkeypatch.setitem(real.scope, "KEPT", str(real.policy.parent / "none" / "kept"))
     ret = real.installed()
     assert ret["result"] is False
     assert "keep daemons from starting" in ret["comment"]
@@ -261,6 +268,166 @@ def test_a_failure_is_one_sentence_with_the_package_and_what_to_do(host):
         "404 Unable to locate package nova-api. Name the packages in nova:lookup:packages, or a "
         "repository that has them in nova:repositories."
     )
+
+
+TERM = (
+    "\nLog started: 2026-11-24  10:00:00\r\ndpkg: error processing package old (--configure):\r\n"
+    " old trouble\r\nLog ended: 2026-11-24  10:00:01\n"
+    "\nLog started: 2026-11-25  10:00:00\nSetting up nova-api (2:26) ...\r\n"
+    "the licence server does not answer\r\n"
+    "dpkg: error processing package nova-common (--configure):\r\n"
+    " installed nova-common package post-installation script subprocess returned error exit "
+    "status 3\r\ndpkg: error processing package nova-api (--configure):\r\n"
+    " dependency problems - leaving unconfigured\r\nLog ended: 2026-11-25  10:00:05\n"
+)
+
+
+def test_a_package_whose_script_fails_is_named_with_its_last_word(host):
+    (host.directory / "term_log").write_text(TERM)
+    host.answer = {
+        **INSTALLED,
+        "result": False,
+        "comment": "Problem encountered installing package(s). Additional info follows:\n\n"
+        "errors:\n    - E: Sub-process /usr/bin/dpkg returned an error code (1)",
+    }
+    assert host.installed()["comment"] == (
+        "Cannot install nova-api: nova-common: post-installation script subprocess returned error "
+        "exit status 3; its last word: the licence server does not answer. See "
+        f"{host.directory}/term_log there, mend the cause and run the state again."
+    )
+
+
+def test_a_package_that_dpkg_refuses_without_a_log_still_says_so(host):
+    error = "E: Sub-process /usr/bin/dpkg returned an error code (1)"
+    host.answer = {**INSTALLED, "result": False, "comment": error}
+    assert "dpkg returned an error code (1). Name the" in host.installed()["comment"]
+
+
+@pytest.fixture
+def dpkg(host, testmode):
+    """The programs that mend, what they were told, and whether the policy stood."""
+    host.commands = []
+    host.retcode = 0
+
+    def run(command, **kwargs):
+        host.commands.append(command)
+        assert host.verdict() == 101
+        assert kwargs["env"]["DEBIAN_FRONTEND"] == "noninteractive"
+        for left in (host.directory / "journal").glob("*"):
+            left.unlink()
+        host.present.return_value = {**host.present.return_value, "nova-api": ["2:26"]}
+        return {"retcode": host.retcode, "stdout": "", "stderr": "E: Unmet dependencies"}
+
+    host.stand_in(host.modules, "cmd.run_all", salt.modules.cmdmod.run_all).side_effect = run
+    return host
+
+
+def cut_off(host):
+    (host.directory / "journal").mkdir()
+    (host.directory / "journal" / "0001").write_text("Package: nova-api\n")
+
+
+def test_an_install_that_was_cut_off_is_finished_before_more_is_installed(dpkg, testmode):
+    cut_off(dpkg)
+    dpkg.answer = NOTHING
+    ret = dpkg.installed()
+    interrupted = {"interrupted install": {"old": "unfinished", "new": "finished"}}
+    assert dpkg.seen == [None if testmode else 101]
+    if testmode:
+        assert (ret["result"], ret["changes"], dpkg.commands) == (None, interrupted, [])
+        return
+    assert ret["result"] is True
+    assert ret["changes"] == {**interrupted, "nova-api": {"old": "", "new": ["2:26"]}}
+    assert dpkg.commands[0] == ["dpkg", "--force-confold", "--force-confdef", "--configure", "-a"]
+    assert dpkg.commands[1][:1] + dpkg.commands[1][-1:] == ["apt-get", "install"]
+    assert not dpkg.policy.exists()
+    dpkg.commands.clear()
+    assert dpkg.installed() == NOTHING
+    assert dpkg.commands == []
+
+
+def test_a_package_that_was_being_replaced_is_installed_again(dpkg, testmode):
+    status = dpkg.directory / "status"
+    status.write_text(
+        "Package: other\nStatus: install reinstreq half-installed\nVersion: 1\n\n"
+        "Package: python3-nova\nEssential: no\nStatus: install reinstreq half-installed\n"
+        "Version: 2:26\n\nPackage: nova-api\nStatus: install ok installed\n"
+    )
+    dpkg.installed(["python3-nova", "nova-api"])
+    if not testmode:
+        assert dpkg.commands[1][-3:] == ["install", "--reinstall", "python3-nova"]
+
+
+def test_what_cannot_be_mended_is_one_sentence(dpkg, testmode):
+    cut_off(dpkg)
+    dpkg.retcode = 100
+    ret = dpkg.installed()
+    if not testmode:
+        assert ret["result"] is False and ret["changes"] == {}
+        assert ret["comment"].startswith("Cannot install nova-api: Unmet dependencies. An earlier")
+        assert "dpkg --configure -a" in ret["comment"]
+        assert dpkg.seen == []
+
+
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(dpkg):
+    """Another program that works with dpkg, until its input ends."""
+    command = [sys.executable, "-c", HOLDER, str(dpkg.directory / "lock")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        yield process
+        process.stdin.close()
+
+
+def test_another_program_s_install_is_waited_for_and_named(dpkg, holder, testmode):
+    ret = dpkg.installed(timeout=0)
+    if testmode:
+        assert ret == INSTALLED
+        return
+    assert ret["result"] is False and dpkg.seen == []
+    assert ret["comment"].startswith(f"Cannot install nova-api: process {holder.pid} (")
+    assert ret["comment"].endswith(
+        "has held dpkg's lock for 0 s. Wait until it has ended, or end it, and run the state again."
+    )
+    monkey = threading.Timer(0.3, holder.stdin.close)
+    monkey.start()
+    dpkg.scope["INTERVAL"], before = 0.05, dpkg.scope["INTERVAL"]
+    try:
+        assert dpkg.installed(timeout=30) == INSTALLED
+    finally:
+        dpkg.scope["INTERVAL"] = before
+
+
+def test_nothing_is_waited_for_where_nothing_is_due(dpkg, holder):
+    cut_off(dpkg)  # what a program that works looks like
+    dpkg.answer = NOTHING
+    assert dpkg.installed(["python3-nova"], timeout=0) == NOTHING
+    assert dpkg.commands == []
+
+
+def test_the_apt_that_a_killed_run_left_keeps_its_policy_until_it_ends(dpkg, holder, testmode):
+    dpkg.leave_ours()
+    ret = dpkg.installed(["python3-nova"], timeout=0)
+    assert dpkg.policy.exists()
+    assert (ret["result"] is False) is not testmode
+
+
+def test_two_runs_do_not_take_each_other_s_policy_away(real):
+    with real.utils["nova_file.alone"](str(real.policy)):
+        ret = real.installed(timeout=0)
+    assert ret["result"] is False and "Another run on this node" in ret["comment"]
+    assert real.seen == []
 
 
 def test_a_failure_that_names_no_package_names_all(host):
