@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
 import salt.utils.files
@@ -87,13 +88,18 @@ def services_up(
         Seconds to wait for their first report.
     """
     warnings = []
+    first: dict[tuple, str | None] = {}
 
     def check() -> str:
         services = _get(auth, region, "compute", "/os-services")["services"]
         up = {(s["host"], s["binary"]) for s in services if s["state"] == "up"}
+        last = {(s["host"], s["binary"]): s["updated_at"] for s in services}
         for host in hosts:
             for binary in ("nova-conductor", "nova-scheduler"):
                 if (host, binary) not in up:
+                    seen = last.get((host, binary))
+                    if seen != first.setdefault((host, binary), seen):
+                        raise CommandExecutionError(_clock(binary, host, seen))
                     raise CommandExecutionError(
                         f"{binary} on {host} is not up: see its log under /var/log/nova there."
                     )
@@ -266,6 +272,17 @@ def no_guests(name: str, given_up: list[str]) -> dict[str, Any]:
     if guests:
         ret["comment"] = f"{len(guests)} guests are given up (nova:clean:computes)."
     return ret
+
+
+def _clock(binary: str, host: str, seen: str) -> str:
+    """What is said of a service that reports and counts as down nevertheless."""
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    behind = (now - datetime.fromisoformat(seen)).total_seconds()
+    return (
+        f"{binary} on {host} reports, but counts as down: its clock is {abs(behind):.0f} s "
+        f"{'behind' if behind > 0 else 'ahead of'} this node's. Set the clocks of the site's hosts "
+        "by the same time servers, and restart it there."
+    )
 
 
 def _verified(

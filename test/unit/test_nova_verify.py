@@ -1,6 +1,7 @@
 """Verification: each state passes, or fails with one sentence; test mode never fails."""
 
 import json
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from conftest import load
@@ -82,6 +83,33 @@ def test_a_dead_conductor_fails_and_a_dead_compute_is_reported(cloud, testmode):
     ret = verify("x", AUTH, "R", ["ctl1"], timeout=0)
     assert ret["result"] is failure(testmode)
     assert "nova-conductor on ctl1 is not up" in ret["comment"]
+
+
+class Reporting(dict):
+    """A service that counts as down, and has reported anew each time one looks."""
+
+    def __init__(self, offset, **fields):
+        super().__init__(state="down", **fields)
+        self.offset, self.looks = offset, 0
+
+    def __getitem__(self, key):
+        if key != "updated_at":
+            return super().__getitem__(key)
+        self.looks += 1
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
+        return (now + timedelta(seconds=self.offset, microseconds=self.looks)).isoformat()
+
+
+@pytest.mark.parametrize(("offset", "said"), [(-300, "300 s behind"), (301, "301 s ahead of")])
+def test_a_service_with_a_wrong_clock_is_told_from_a_dead_one(cloud, testmode, offset, said):
+    states, answers = cloud
+    conductor = Reporting(offset, host="ctl1", binary="nova-conductor")
+    answers["compute", "/os-services"] = {"services": [conductor, *SERVICES[1:]]}
+    verify = states["nova_verify.services_up"]
+    ret = verify("x", AUTH, "R", ["ctl1"], timeout=0.1)
+    assert ret["result"] is failure(testmode)
+    if not testmode:
+        assert f"its clock is {said} this node's. Set the clocks" in ret["comment"]
 
 
 def test_a_missing_hypervisor_fails_by_its_name(cloud, testmode):
