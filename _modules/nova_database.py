@@ -499,7 +499,8 @@ def _arguments(connection: dict | None) -> dict[str, Any]:
 
 def _connected(arguments: dict[str, Any]):
     # By process: a socket that a fork inherits (`parallel: True`) must not be spoken to by both.
-    key = (os.getpid(), *sorted((k, str(v)) for k, v in arguments.items()))
+    # What it is called in errors makes no other of it.
+    key = (os.getpid(), *sorted((k, str(v)) for k, v in arguments.items() if k != "what"))
     kept = __context__.setdefault("nova_database.connections", {})
     if key not in kept:
         kept[key] = __utils__["nova_db.connect"](**arguments)

@@ -102,6 +102,7 @@ _KINDS = {
     ),
 }
 _PASSWORD = ("password", "password_pillar")
+_CATALOG = "auth/catalog"
 
 #: What each collection is looked into by: thousands of states do, so a list is sorted out once.
 _BY = {
@@ -402,41 +403,51 @@ def read_ahead(
     domain: str = "Default",
     auth: dict | None = None,
     cloud: str | None = None,
+    paths: dict[str, list[str]] | None = None,
+    region: str | None = None,
 ) -> bool:
     """
     Begin to ask for what later calls of this run look at, and do not wait for it.
 
-    That is a token, then the lists of roles, services and endpoints, then whether users' passwords
-    are right; a password costs Keystone some 0.2 s of hashing. What fails is asked again by whoever
-    looks at it, unless it would meet every request.
+    That is a token, then the lists of roles, services and endpoints, meanwhile whether users'
+    passwords are right (a password costs Keystone some 0.2 s of hashing), and at last other
+    services. What fails is asked again by whoever looks at it, unless it would meet every request.
 
     users : dict
         Users' names, and the names of the pillar keys that hold their passwords.
     domain : str
         Name of the users' domain.
+    paths, region : dict, str
+        As of :func:`get_ahead`.
 
     CLI Example::
 
         salt ctl1 nova_identity.read_ahead
     """
     client = _client(auth, cloud)
-    reads = [_reading(client, collection) for collection in ("roles", "services", "endpoints")]
-    reads += [
-        _probe(client, name, domain, _secret(None, key)) for name, key in (users or {}).items()
-    ]
     # One after another: a Keystone that has just started, asked much at once, may refuse a part.
-    pool = ThreadPoolExecutor(1)
-    token = pool.submit(_access, client)
+    lists, passwords = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    token = lists.submit(_access, client)
 
     def after_token(read: Callable[[], Any]) -> Any:
         # A wrong password is tried once, not by each.
         token.result()
         return read()
 
-    for key, read in reads:
+    def begin(pool: ThreadPoolExecutor, key: tuple, read: Callable[[], Any]) -> None:
         if key not in client.kept:
             client.kept[key] = (time.monotonic(), pool.submit(after_token, read))
-    pool.shutdown(wait=False)
+
+    for collection in ("roles", "services", "endpoints"):
+        begin(lists, *_reading(client, collection))
+    for name, key in (users or {}).items():
+        begin(passwords, *_probe(client, name, domain, _secret(None, key)))
+    if paths:
+        listed = lists.submit(copy_context().run, catalog, auth, cloud)
+        wanted = [(service, path) for service, its in paths.items() for path in its]
+        _get_ahead(client, wanted, listed.result, region=region, auth=auth, cloud=cloud)
+    for pool in (lists, passwords):
+        pool.shutdown(wait=False)
     return True
 
 
@@ -619,7 +630,7 @@ def catalog(auth: dict | None = None, cloud: str | None = None) -> list[dict[str
 
         salt ctl1 nova_identity.catalog
     """
-    return _list(_client(auth, cloud), "auth/catalog")
+    return _list(_client(auth, cloud), _CATALOG)
 
 
 def request(
@@ -694,20 +705,22 @@ def get_from(
 
         salt ctl1 nova_identity.get_from compute /os-services RegionOne
     """
-    begun = _client(auth, cloud).kept.pop(("ahead", service_type, path, region, interface), None)
-    if begun:
+    kept = _client(auth, cloud).kept
+    when, asked = kept.pop(_ahead(service_type, path, region, interface), (0, None))
+    if asked and time.monotonic() - when < READ_AGE:
         with suppress(CommandExecutionError):
-            return begun[1].result()
+            return asked.result()
     where = {"region": region, "interface": interface, "auth": auth, "cloud": cloud}
     return request(service_type, "GET", path, retry=False, **where)
 
 
 def get_ahead(
-    paths: dict[str, str],
+    paths: dict[str, list[str]],
     region: str | None = None,
     interface: str = "public",
     auth: dict | None = None,
     cloud: str | None = None,
+    anew: bool = True,
 ) -> bool:
     """
     Begin to ask what :func:`get_from` is called for next, and do not wait for it.
@@ -716,24 +729,47 @@ def get_ahead(
     again by whoever looks at it.
 
     paths : dict
-        Paths by service type; other arguments and errors as of :func:`request`.
+        Lists of paths by service type; other arguments and errors as of :func:`request`.
+    anew : bool
+        False: what :func:`read_ahead` has begun holds.
 
     CLI Example::
 
-        salt ctl1 nova_identity.get_ahead '{placement: /resource_providers}' RegionOne
+        salt ctl1 nova_identity.get_ahead '{placement: [/resource_providers]}' RegionOne
     """
-    kept = _client(auth, cloud).kept
-    where = {"region": region, "interface": interface, "auth": auth, "cloud": cloud}
-    catalog(auth, cloud)  # once, for all of them
-    pool = ThreadPoolExecutor()
-    for service, path in paths.items():
-        # A thread has the loader's dunders in a copy of this context only.
-        asked = pool.submit(
-            copy_context().run, request, service, "GET", path, retry=False, **where
-        )
-        kept["ahead", service, path, region, interface] = (time.monotonic(), asked)
-    pool.shutdown(wait=False)
+    client = _client(auth, cloud)
+    if anew:
+        client.kept.pop((_CATALOG,), None)
+    wanted = [(service, path) for service, its in paths.items() for path in its]
+    if anew or any(_ahead(*each, region, interface) not in client.kept for each in wanted):
+        catalog(auth, cloud)  # once, for all of them
+        where = {"region": region, "interface": interface, "auth": auth, "cloud": cloud}
+        _get_ahead(client, wanted, lambda: None, **where)
     return True
+
+
+def _get_ahead(
+    client: _Client,
+    wanted: list[tuple[str, str]],
+    catalog_is_there: Callable[[], Any],
+    interface: str = "public",
+    **where,
+) -> None:
+    def ask(service: str, path: str) -> dict[str, Any]:
+        catalog_is_there()
+        return request(service, "GET", path, retry=False, interface=interface, **where)
+
+    pool = ThreadPoolExecutor()
+    for service, path in wanted:
+        # A thread has the loader's dunders in a copy of this context only.
+        asked = pool.submit(copy_context().run, ask, service, path)
+        key = _ahead(service, path, where["region"], interface)
+        client.kept[key] = (time.monotonic(), asked)
+    pool.shutdown(wait=False)
+
+
+def _ahead(service_type: str, path: str, region: str | None, interface: str) -> tuple:
+    return "ahead", service_type, path, region, interface
 
 
 # ---- what a kind is looked for by ---------------------------------------------------------------
@@ -1123,8 +1159,9 @@ def _write(client: _Client, method: str, path: str, body: dict | None = None, **
     except CommandExecutionError:
         client.kept.clear()
         raise
-    for key in [key for key in client.kept if collection in (None, key[0])]:
-        del client.kept[key]
+    for key in list(client.kept):
+        if collection is None or key[0] in (collection, _CATALOG):
+            del client.kept[key]
     return answer
 
 

@@ -26,6 +26,8 @@ def read_ahead(
     domain: str = "Default",
     auth: dict | None = None,
     cloud: str | None = None,
+    paths: dict[str, list[str]] | None = None,
+    region: str | None = None,
 ) -> dict[str, Any]:
     """
     Keystone is asked for what later states look at, while others run. It changes nothing.
@@ -36,6 +38,10 @@ def read_ahead(
         Users' names, and the names of the pillar keys that hold their passwords.
     domain : str
         Name of the users' domain.
+    paths : dict
+        Lists of paths by service type, for ``ahead`` of nova_verify.api_answers.
+    region : str
+        Of these services' endpoints.
 
     .. code-block:: yaml
 
@@ -47,7 +53,7 @@ def read_ahead(
     """
     ret = {"name": name, "result": True, "changes": {}, "comment": "Keystone is being asked."}
     try:
-        __salt__["nova_identity.read_ahead"](users, domain, auth, cloud)
+        __salt__["nova_identity.read_ahead"](users, domain, auth, cloud, paths, region)
     except (CommandExecutionError, SaltInvocationError) as exc:
         # Whoever needs it says so, and may come after what mends it.
         ret["comment"] = f"Nothing is read ahead: {exc}"

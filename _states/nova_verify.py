@@ -15,6 +15,9 @@ from typing import Any
 import salt.utils.files
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+# Salt puts in what the states before this one have returned.
+__running__: dict = {}
+
 #: Seconds between two looks.
 INTERVAL = 2
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
@@ -33,7 +36,7 @@ def api_answers(
     path: str = "/",
     interface: str = "public",
     timeout: int = 60,
-    ahead: dict[str, str] | None = None,
+    ahead: dict[str, list[str]] | None = None,
 ) -> dict[str, Any]:
     """
     An API answers an authenticated request at the URL that the catalog gives.
@@ -49,7 +52,9 @@ def api_answers(
     timeout : int
         Seconds to wait for it.
     ahead : dict
-        Paths, by service type, that states after this one ask for: they are asked meanwhile.
+        Lists of paths, by service type, that this state and those after it ask for: they are
+        asked at the same time. What nova_identity.read_ahead has begun to ask holds, unless this
+        run has changed something since.
 
     .. code-block:: yaml
 
@@ -61,9 +66,13 @@ def api_answers(
             - auth: {auth_url: …, username: admin, password_pillar: nova:passwords:keystone_admin}
     """
 
+    anew = any(ret.get("changes") for ret in __running__.values())
+
     def check() -> str:
+        nonlocal anew
         if ahead:
-            __salt__["nova_identity.get_ahead"](ahead, region, interface, auth=auth)
+            __salt__["nova_identity.get_ahead"](ahead, region, interface, auth=auth, anew=anew)
+        anew = True
         _get(auth, region, name, path, interface)
         return f"{name} answers at its {interface} endpoint."
 

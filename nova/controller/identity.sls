@@ -13,6 +13,8 @@ nova-controller-identity-read-ahead:
         {{ account.name | json }}: {{ ("nova:passwords:" ~ account.password) | json }}
 {%- endfor %}
     - domain: {{ keystone.domain | json }}
+    - paths: {{ nova.asked | json }}
+    - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
     - order: first
 

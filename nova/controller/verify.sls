@@ -1,14 +1,13 @@
 # What a person would look at after the deployment, as states that fail with one sentence each.
 {%- from "nova/map.jinja" import nova with context %}
-{%- set others = {'placement': '/resource_providers', 'image': '/v2/images?limit=1'} %}
 include:
   - nova.sync
 
 nova-controller-verify-compute:
   nova_verify.api_answers:
     - name: compute
-    - path: /servers?limit=1
-    - ahead: {{ others | json }}
+    - path: {{ nova.asked.compute[0] | json }}
+    - ahead: {{ nova.asked | json }}
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
     - timeout: {{ nova.timeouts.api }}
@@ -16,7 +15,7 @@ nova-controller-verify-compute:
 nova-controller-verify-placement:
   nova_verify.api_answers:
     - name: placement
-    - path: {{ others.placement | json }}
+    - path: {{ nova.asked.placement[0] | json }}
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
     - timeout: {{ nova.timeouts.api }}
@@ -26,7 +25,7 @@ nova-controller-verify-placement:
 nova-controller-verify-images:
   nova_verify.api_answers:
     - name: image
-    - path: {{ others.image | json }}
+    - path: {{ nova.asked.image[0] | json }}
     - region: {{ nova.region | json }}
     - auth: {{ nova.auth | json }}
     - require:

@@ -5,6 +5,7 @@ import copy
 import re
 import sys
 import threading
+import time
 import urllib.parse
 
 import pytest
@@ -829,7 +830,7 @@ def test_lists_are_plain_data(cloud, run):
     assert minion.call("get_quotas", "service") == minion.call("get_default_quotas") == DEFAULT
 
 
-PATHS = {"compute": "/os-services", "image": "/flavors/detail"}
+PATHS = {"compute": ["/os-services"], "image": ["/flavors/detail"]}
 
 
 def test_what_is_asked_ahead_is_under_way_together_and_asked_once(cloud, run):
@@ -840,11 +841,36 @@ def test_what_is_asked_ahead_is_under_way_together_and_asked_once(cloud, run):
     for collection in ("os-services", "flavors"):
         cloud.before["GET", collection] = lambda _: together.wait()
     get_ahead(PATHS, "R1", auth=minion.auth)
-    for service, path in PATHS.items():
+    for service, (path,) in PATHS.items():
         assert get_from(service, path, "R1", auth=minion.auth)
     assert not together.broken
     for collection in ("os-services", "flavors", "auth/catalog"):
         assert len(cloud.asked("GET", collection)) == 1
+
+
+def test_what_is_read_ahead_of_services_is_asked_once_and_anew_when_told(cloud, run):
+    minion = run()
+    modules, where = minion.modules, {"auth": minion.auth}
+    modules["nova_identity.read_ahead"](paths=PATHS, region="R1", **where)
+    asked = lambda: [len(cloud.asked("GET", it)) for it in ("os-services", "auth/catalog")]  # noqa: E731
+    modules["nova_identity.get_ahead"](PATHS, "R1", anew=False, **where)
+    assert modules["nova_identity.get_from"]("compute", "/os-services", "R1", **where)
+    assert asked() == [1, 1]
+    modules["nova_identity.read_ahead"](paths=PATHS, region="R1", **where)
+    modules["nova_identity.get_ahead"](PATHS, "R1", **where)
+    assert modules["nova_identity.get_from"]("compute", "/os-services", "R1", **where)
+    assert asked() == [3, 2]
+
+
+def test_an_answer_that_has_grown_old_is_asked_for_again(cloud, run, monkeypatch):
+    minion = run()
+    minion.modules["nova_identity.get_ahead"](PATHS, "R1", auth=minion.auth)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert minion.modules["nova_identity.get_from"](
+        "compute", "/os-services", "R1", auth=minion.auth
+    )
+    assert len(cloud.asked("GET", "os-services")) == 2
 
 
 def test_what_fails_ahead_is_asked_again(cloud, run):
@@ -852,6 +878,6 @@ def test_what_fails_ahead_is_asked_again(cloud, run):
     cloud.faults["GET", "os-services"] = [503]
     minion.modules["nova_identity.get_ahead"](PATHS, "R1", auth=minion.auth)
     found = minion.modules["nova_identity.get_from"](
-        "compute", PATHS["compute"], "R1", auth=minion.auth
+        "compute", *PATHS["compute"], "R1", auth=minion.auth
     )
     assert len(found["services"]) == 2

@@ -33,7 +33,7 @@ def cloud(opts, testmode):
     states.pack["__salt__"] = {
         **{name: modules[name] for name in ("nova_manage.list_cells", "nova_identity.get_from")},
         "nova_identity.get_from": get_from,
-        "nova_identity.get_ahead": lambda *asked, auth: answers["ahead"].append(asked),
+        "nova_identity.get_ahead": lambda *args, auth, anew: answers["ahead"].append((args, anew)),
         "nova_identity.catalog": lambda auth: answers["catalog"],
         "nova_manage.list_cells": lambda: answers["cells"],
         "nova_manage.unmapped_hosts": lambda: answers["unmapped"],
@@ -55,12 +55,17 @@ def test_an_api_that_answers_is_verified(cloud, testmode):
     assert (ret["result"], ret["changes"]) == (True, {})
 
 
-def test_what_later_states_ask_for_is_asked_ahead(cloud):
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_was_asked_ahead_holds_until_something_changes_or_fails(cloud, changed, monkeypatch):
     states, answers = cloud
-    answers.update({("compute", "/"): {}, "ahead": []})
-    ahead = {"image": "/v2/images"}
+    answers["ahead"] = []
+    ahead = {"image": ["/v2/images"]}
+    states.inject_globals = {"__running__": {"a": {"changes": {"x": {}} if changed else {}}}}
+    monkeypatch.setattr("time.sleep", lambda _: answers.update({("compute", "/"): {}}))
     states["nova_verify.api_answers"]("compute", AUTH, "RegionOne", ahead=ahead)
-    assert answers["ahead"] == [(ahead, "RegionOne", "public")]
+    asked = (ahead, "RegionOne", "public")
+    tries = [(asked, changed)] if states.opts["test"] else [(asked, changed), (asked, True)]
+    assert answers["ahead"] == tries
 
 
 def test_an_api_that_does_not_answer_fails_in_one_sentence(cloud, testmode):
