@@ -3,8 +3,8 @@ Databases, users and grants of a MariaDB or MySQL server, over PyMySQL.
 
 Every function takes ``connection``, a dict: ``host``, ``port`` (3306), ``user``, ``password`` or
 ``password_pillar`` (the name of a pillar key), ``database``, ``ssl_ca`` (a path; TLS is then
-required) and ``connect_timeout`` (10 seconds). Without it the node's own nova.conf
-(``[api_database] connection``) says where to go.
+required), ``ssl_cert`` and ``ssl_key`` (this client's) and ``connect_timeout`` (10 seconds).
+Without it the node's own nova.conf (``[api_database] connection``) says where to go.
 """
 
 import hashlib
@@ -27,7 +27,8 @@ CANNOT_USER = 1396
 
 ALL = "ALL PRIVILEGES"
 
-_ARGUMENTS = {"host", "port", "user", "password", "database", "ssl_ca", "connect_timeout", "what"}
+_ARGUMENTS = {"host", "port", "user", "password", "database", "connect_timeout", "what"}
+_ARGUMENTS |= {"ssl_ca", "ssl_cert", "ssl_key"}
 _PRIVILEGES = re.compile(r"[A-Z][A-Z ]*(, ?[A-Z][A-Z ]*)*")
 _WORD = re.compile(r"\w+")
 _NAME = r"(?:`((?:[^`]|``)+)`|\"((?:[^\"]|\"\")+)\"|([\w$*\\%-]+))"
@@ -492,7 +493,8 @@ def _arguments(connection: dict | None) -> dict[str, Any]:
         wrong = ", ".join(sorted(missing or arguments.keys() - _ARGUMENTS))
         raise SaltInvocationError(
             f"connection has {'no' if missing else 'an unknown'} {wrong}: it takes host, port, "
-            "user, password or password_pillar, database, ssl_ca, connect_timeout."
+            "user, password or password_pillar, database, ssl_ca, ssl_cert, ssl_key, "
+            "connect_timeout."
         )
     return arguments
 

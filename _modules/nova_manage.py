@@ -285,7 +285,7 @@ def cell_urls(database: dict | None = None, messaging: dict | None = None) -> di
 
     database : dict
         ``name`` of the database, ``host``, ``port`` (3306), ``user``, and ``password_pillar`` (the
-        name of a pillar key) or ``password``, ``ssl_ca`` (a path).
+        name of a pillar key) or ``password``, ``ssl_ca``, ``ssl_cert``, ``ssl_key`` (paths).
     messaging : dict
         ``hosts``, ``port`` (5672), ``vhost``, ``user``, and ``password_pillar`` or ``password``.
 
@@ -315,8 +315,10 @@ def cell_urls(database: dict | None = None, messaging: dict | None = None) -> di
     else:
         transport = transport_template(virtual_host=messaging.get("vhost"), servers=servers or None)
     if database.get("user"):
-        query = "?charset=utf8" + (
-            f"&ssl_ca={database['ssl_ca']}" if database.get("ssl_ca") else ""
+        query = "?charset=utf8" + "".join(
+            f"&{name}={encode(database[name])}"
+            for name in ("ssl_ca", "ssl_cert", "ssl_key")
+            if database.get(name)
         )
         connection = (
             f"mysql+pymysql://{_credentials(database, 'database', server)}@{server}"

@@ -2,8 +2,8 @@
 Databases, users and grants that a service needs in MariaDB or MySQL.
 
 ``connection`` is a dict: ``host``, ``port`` (3306), ``user``, ``password_pillar`` (the name of a
-pillar key) or ``password``, ``ssl_ca``, ``connect_timeout``. Safe when two controllers run them at
-the same moment.
+pillar key) or ``password``, ``ssl_ca``, ``ssl_cert``, ``ssl_key``, ``connect_timeout``. Safe when
+two controllers run them at the same moment.
 """
 
 from typing import Any

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 SILENCE = 30
 #: Seconds between two signs of life; shorter than any sane idle time-out of a balancer.
 HEARTBEAT = 8
+#: PyMySQL's own number for TLS that does not come to be.
+_NO_TLS = 2026
 
 
 def connect(
@@ -28,6 +30,8 @@ def connect(
     port: int | None = 3306,
     database: str | None = None,
     ssl_ca: str | None = None,
+    ssl_cert: str | None = None,
+    ssl_key: str | None = None,
     connect_timeout: int = 10,
     read_timeout: int = 60,
     what: str = "",
@@ -40,7 +44,10 @@ def connect(
     port : int
         TCP port; None means 3306.
     ssl_ca : str
-        Path of the CA that signed the server's certificate; given, TLS is required.
+        Path of the CA that signed the server's certificate; given, TLS is required, and the
+        certificate must name the host.
+    ssl_cert, ssl_key : str
+        Paths of this client's own certificate and its key.
     connect_timeout, read_timeout : int
         Seconds.
     what : str
@@ -58,6 +65,15 @@ def connect(
             "PyMySQL is missing in Salt's own Python: install it with `salt-pip install PyMySQL`."
         ) from exc
     port = port or 3306
+    files = {"ca": ssl_ca, "cert": ssl_cert, "key": ssl_key} if ssl_ca else {}
+    for path in filter(None, files.values()):
+        if not os.access(path, os.R_OK):
+            # PyMySQL would say that there is no such file, and not which.
+            failure = CommandExecutionError(
+                f"{path} cannot be read: the TLS of the database server {host}:{port} needs it."
+            )
+            failure.info = _NO_TLS
+            raise failure
     try:
         return connection(
             host=host,
@@ -71,7 +87,7 @@ def connect(
             read_timeout=read_timeout,
             write_timeout=read_timeout,
             cursorclass=DictCursor,
-            ssl={"ca": ssl_ca} if ssl_ca else None,
+            ssl={name: path for name, path in files.items() if path} or None,
         )
     # Not pymysql.err.Error: Salt's mysql module imports pymysql's modules a second time, as
     # MySQLdb's, and that name then is the second class.
@@ -92,15 +108,25 @@ def _connection() -> type:
     import ssl
 
     import pymysql
+    from pymysql.constants import CLIENT
 
     class Connection(pymysql.connections.Connection):
+        tls_required = False
+
         def _create_ssl_ctx(self, sslp):
             if isinstance(sslp, dict) and not any(sslp.values()):
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
                 return context
+            self.tls_required = True
             return super()._create_ssl_ctx(sslp)
+
+        def _request_authentication(self):
+            # Before 1.2 PyMySQL logs in without TLS where the server, or who is between, has none.
+            if self.tls_required and not self.server_capabilities & CLIENT.SSL:
+                raise pymysql.OperationalError(_NO_TLS, "the server offers no TLS")
+            super()._request_authentication()
 
     return Connection
 
@@ -144,7 +170,8 @@ def from_url(url: str, what: str = "") -> dict:
     The arguments of :func:`connect` for a SQLAlchemy URL.
 
     url : str
-        ``mysql+pymysql://…``; ``ssl_ca`` in its query requires TLS.
+        ``mysql+pymysql://…``; ``ssl_ca`` in its query requires TLS, ``ssl_cert`` and ``ssl_key``
+        are this client's.
     what : str
         Where the URL comes from, for errors.
 
@@ -160,7 +187,7 @@ def from_url(url: str, what: str = "") -> dict:
         "user": parts["user"],
         "password": parts["password"],
         "database": parts["database"] or None,
-        "ssl_ca": parts["query"].get("ssl_ca"),
+        **{name: parts["query"].get(name) for name in ("ssl_ca", "ssl_cert", "ssl_key")},
         "what": what,
     }
 

@@ -33,4 +33,13 @@ nova-config-nova-conf:
     - imports: [salt://nova/map.jinja, salt://nova/map.py, salt://nova/parameters/]
     - require:
       - file: nova-config-directory
+{%- for key, path in nova.tls_files.items() %}
+
+# A daemon that looks for a file that is not there stops, and does not start again.
+nova-config-{{ key }}:
+  file.exists:
+    - name: {{ path | json }}
+    - require_in:
+      - nova_conf: nova-config-nova-conf
+{%- endfor %}
 {%- endif %}

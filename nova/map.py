@@ -205,7 +205,7 @@ def _faults_of_sense(nova, pillar, secrets):
     for name in nova["haproxy"]["options"].keys() - set(sections):
         faults.append(f"nova:haproxy:options:{name} is no section: one of {', '.join(sections)}.")
     databases = [*nova["database"]["names"].values()]
-    databases += [_cell(*item)["database"]["name"] for item in nova["cells"].items()]
+    databases += [_cell(nova, *item)["database"]["name"] for item in nova["cells"].items()]
     if len(set(databases)) < len(databases):
         faults.append("nova:database:names and nova:cells give one database to two.")
     users = [account["name"] for account in _accounts(nova)]
@@ -399,6 +399,8 @@ def _derive(nova, secrets):
     nova["topology"].setdefault("expected_computes", [nova["host"]] if both else [])
     nova["vip"] = nova.get("vip") or next(iter(controllers.values()))
     nova["database"].setdefault("host", nova["vip"])
+    nova["messaging"].setdefault("port", 5671 if "tls" in nova["messaging"] else 5672)
+    _derive_tls(nova)
     nova["keystone"].setdefault("memcached_servers", [])
     nova["workers"] = nova.get("workers") or min(__grains__.get("num_cpus", 1), 8)
     if "compute" in nova["roles"]:
@@ -445,8 +447,9 @@ def _derive(nova, secrets):
         "port": nova["database"]["port"],
         "user": nova["database"]["admin_user"],
         "password_pillar": "nova:passwords:database_admin",
+        **_ssl(nova["database"]),
     }
-    nova["cells"] = {name: _cell(name, cell) for name, cell in sorted(nova["cells"].items())}
+    nova["cells"] = {name: _cell(nova, name, cell) for name, cell in sorted(nova["cells"].items())}
     nova["sections"] = _sections(nova) if "haproxy" in nova["roles"] else {}
     nova["listens"] = [
         [line.split()[1].rpartition(":")[0].strip("[]"), int(line.rpartition(":")[2])]
@@ -472,6 +475,30 @@ def _derive(nova, secrets):
     nova["conf"] = _config(nova, secrets)
 
 
+def _ssl(server):
+    """The files of a server's TLS, as PyMySQL and an URL's query name them."""
+    tls = server.get("tls", {})
+    return {f"ssl_{name}": tls[name] for name in ("ca", "cert", "key") if name in tls}
+
+
+def _derive_tls(nova):
+    """Which files of TLS have to be on this node, and who has read them."""
+    read = {"nova": ["messaging", "database"], "placement": ["database"]}
+    if "controller" not in nova["roles"]:
+        read = {"nova": ["messaging"]} if "compute" in nova["roles"] else {}
+    nova["tls_files"] = {}
+    for daemon, servers in read.items():
+        files = {
+            f"{it}-tls-{key}": path
+            for it in servers
+            for key, path in nova[it].get("tls", {}).items()
+        }
+        if files:
+            nova["tls_files"].update(files)
+            reads = nova.setdefault("reads", {})
+            reads[daemon] = reads.get(daemon, []) + list(files.values())
+
+
 def _accounts(nova):
     """Users that the formula makes: Nova's, Placement's, and those of further services."""
     keystone = nova["keystone"]
@@ -485,13 +512,18 @@ def _accounts(nova):
     ]
 
 
-def _cell(name, given):
+def _cell(nova, name, given):
     """A further cell as its states take it; ``make``: whether its database is on our server."""
     cell = {"disabled": given.get("disabled", False)}
     for what in ("database", "messaging"):
         cell[what] = dict(given.get(what, {}))
         if "user" in cell[what]:
             cell[what]["password_pillar"] = f"nova:passwords:cells:{name}:{what}"
+    if "user" in cell["database"] and "ssl_ca" not in cell["database"]:
+        # Without an account of its own its URL follows nova.conf's, TLS and all.
+        cell["database"].update(_ssl(nova["database"]))
+    if "hosts" in cell["messaging"] and "tls" in nova["messaging"]:
+        cell["messaging"].setdefault("port", 5671)
     cell["database"].setdefault("name", f"nova_{name}")
     cell["make"] = "host" not in cell["database"]
     return cell
@@ -646,6 +678,8 @@ def _facts(nova, passwords):
         enabled_apis=["osapi_compute"] + ["metadata"] * nova["metadata"]["enabled"],
         metadata_enabled=nova["metadata"]["enabled"],
         quorum_queues=messaging["quorum_queues"] or None,
+        messaging_tls="tls" in messaging or None,
+        **{f"messaging_{it}": messaging.get("tls", {}).get(it) for it in ("ca", "cert", "key")},
         novnc_url=f"{nova['urls']['novnc']}/vnc_lite.html",
         transport_url="rabbit://"
         + ",".join(
@@ -656,12 +690,13 @@ def _facts(nova, passwords):
         + "/"
         + ("" if messaging["vhost"] == "/" else _quoted(messaging["vhost"])),
     )
+    query = "".join(f"&{name}={_quoted(path)}" for name, path in _ssl(database).items())
     for name, real in database["names"].items():
         account = "placement" if name == "placement" else "nova"
         facts[f"database_url_{name}"] = (
             f"mysql+pymysql://{_quoted(database['users'][account])}:"
             f"{_quoted(passwords.get('database_' + account, ''))}"
-            f"@{_bracketed(database['host'])}:{database['port']}/{real}?charset=utf8"
+            f"@{_bracketed(database['host'])}:{database['port']}/{real}?charset=utf8{query}"
         )
     return facts
 

@@ -25,6 +25,9 @@ nova-controller-placement-conf:
     - imports: [salt://nova/map.jinja, salt://nova/map.py, salt://nova/parameters/]
     - require:
       - sls: nova.controller.package
+{%- for key in nova.tls_files %}
+      - file: nova-config-{{ key }}
+{%- endfor %}
 {%- if nova.placement_before is defined %}
 
 nova-controller-placement-moved:

@@ -124,6 +124,70 @@ def test_a_virtual_host_is_named_as_rabbitmq_has_it(vhost, path):
     assert conf["DEFAULT"]["transport_url"][0].endswith(f"@rabbitmq.example.org:5672/{path}")
 
 
+CA, CERT, KEY = (f"/etc/ssl/nova/{name}.pem" for name in ("ca", "cert", "key"))
+
+
+def test_database_and_messaging_talk_tls_where_they_have_a_ca():
+    pillar = changed(
+        database__tls={"ca": CA, "cert": CERT, "key": "/etc/a+b/key"}, messaging__tls={"ca": CA}
+    )
+    nova = run_map(pillar)
+    conf = nova["conf"]["nova"]
+    for option in (conf["api_database"], nova["conf"]["placement"]["placement_database"]):
+        assert option["connection"][0].endswith(
+            "?charset=utf8&ssl_ca=%2Fetc%2Fssl%2Fnova%2Fca.pem"
+            "&ssl_cert=%2Fetc%2Fssl%2Fnova%2Fcert.pem&ssl_key=%2Fetc%2Fa%2Bb%2Fkey"
+        )
+    assert conf["DEFAULT"]["transport_url"][0].endswith("@rabbitmq.example.org:5671/")
+    assert conf["oslo_messaging_rabbit"] == {"ssl": ["true"], "ssl_ca_file": [CA]}
+    files = {"ssl_ca": CA, "ssl_cert": CERT, "ssl_key": "/etc/a+b/key"}
+    assert nova["database_admin"].items() >= files.items()
+    assert nova["tls_files"] == {
+        "messaging-tls-ca": CA,
+        "database-tls-ca": CA,
+        "database-tls-cert": CERT,
+        "database-tls-key": "/etc/a+b/key",
+    }
+    assert set(files.values()) <= set(nova["reads"]["nova"])
+    assert set(files.values()) <= set(nova["reads"]["placement"])
+
+
+def test_a_compute_node_has_the_files_of_messaging_alone():
+    pillar = changed("cmp1", messaging__tls={"ca": CA, "cert": CERT, "key": KEY})
+    nova = run_map(pillar, "cmp1")
+    assert list(nova["tls_files"].values()) == [CA, CERT, KEY]
+    assert nova["reads"]["nova"][-3:] == [CA, CERT, KEY]
+    assert CA not in nova["reads"]["placement"]
+    assert run_map(changed("lb1", messaging__tls={"ca": CA}), "lb1")["tls_files"] == {}
+
+
+def test_a_cell_of_its_own_account_has_the_sites_tls_where_it_names_none():
+    cells = {
+        "own": {"database": {"host": "b", "user": "u"}, "messaging": {"hosts": ["c"]}},
+        "other": {
+            "database": {"host": "b", "user": "u", "ssl_ca": "/other"},
+            "messaging": {"hosts": ["d"], "port": 1},
+        },
+        "follower": {"database": {"host": "b"}, "messaging": {"vhost": "v"}},
+    }
+    secrets = {name: {"database": "x"} for name in cells}
+    tls = {"database__tls": {"ca": CA}, "messaging__tls": {"ca": CA}}
+    made = run_map(changed(cells=cells, passwords__cells=secrets, **tls))["cells"]
+    assert [made[name]["database"].get("ssl_ca") for name in cells] == [CA, "/other", None]
+    assert [made[name]["messaging"].get("port") for name in cells] == [5671, 1, None]
+    plain = run_map(changed(cells=cells, passwords__cells=secrets))["cells"]
+    assert "ssl_ca" not in plain["own"]["database"] and "port" not in plain["own"]["messaging"]
+
+
+def test_a_certificate_needs_its_key_and_both_a_ca():
+    pillar = changed(database__tls={"ca": CA, "cert": CERT}, messaging__tls={"key": KEY})
+    assert run_map(pillar)["faults"] == [
+        "nova:database:tls must be a mapping of ca, and of cert and key or neither.",
+        "nova:messaging:tls must be a mapping of ca, and of cert and key or neither.",
+        "nova:messaging:tls:ca is missing.",
+    ]
+
+
 def test_pillar_sets_adds_and_removes_any_option():
     pillar = changed(
         config={

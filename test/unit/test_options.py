@@ -30,13 +30,17 @@ NOT_IN_THE_OLDEST = {
     "keystone_authtoken.www_authenticate_uri": [19],
     "oslo_messaging_rabbit.rabbit_quorum_queue": [25, 26],
     "oslo_messaging_rabbit.rabbit_transient_quorum_queue": range(29, 35),
+    "oslo_messaging_rabbit.ssl_enforce_hostname_verification": [31, 34],
 }
-# With nova-network there was a choice; the heartbeat's thread is a default that hurts eventlet.
+# With nova-network there was a choice; the heartbeat's thread is a default that hurts eventlet;
+# that a server's name is checked is the default in the newest library alone.
 DEPRECATED_AND_NEEDED = {
     "DEFAULT.use_neutron": [19, 20],
     "DEFAULT.firewall_driver": [19, 20],
     "oslo_messaging_rabbit.heartbeat_in_pthread": [23, 24],
+    "oslo_messaging_rabbit.ssl_enforce_hostname_verification": [34],
 }
+TLS = {"ca": "/etc/ssl/nova/ca.pem", "cert": "/etc/ssl/nova/my.pem", "key": "/etc/ssl/nova/my.key"}
 
 
 @functools.cache
@@ -57,6 +61,7 @@ def rendered(release, roles, tls):
         scheme=scheme,
         keystone__auth_url=f"{scheme}://openstack-vip.example.org:5000/v3",
         messaging__quorum_queues=tls,
+        **({"database__tls": TLS, "messaging__tls": TLS} if tls else {}),
     )
     nova = run_map(pillar)
     assert (nova["faults"], nova["warnings"]) == ([], [])

@@ -46,8 +46,13 @@ topology:
 vip: zzvipzz
 management_network: 10.0.0.0/24
 my_ip: zzmyipzz
-messaging: {hosts: [zzmqhostzz], user: zzmquserzz, vhost: zzvhostzz}
+messaging:
+  hosts: [zzmqhostzz]
+  user: zzmquserzz
+  vhost: zzvhostzz
+  tls: {ca: /etc/zzmqcazz, cert: /etc/zzmqcertzz, key: /etc/zzmqkeyzz}
 database:
+  tls: {ca: /etc/zzdbcazz, cert: /etc/zzdbcertzz, key: /etc/zzdbkeyzz}
   host: zzdbhostzz
   admin_user: zzdbadminzz
   grant_hosts: [zzgrantzz]
