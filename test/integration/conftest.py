@@ -1,6 +1,7 @@
 """The fleet as tests see it: commands on hosts, runs of the formula, what they changed."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LAB = str(ROOT / "test" / "lab")
 CONTROLLERS = ("ctl1", "ctl2")
 MINIONS = (*CONTROLLERS, "lb1", "cmp1", "cmp2")
+#: Where a run writes files.
+DIRECTORIES = (
+    "/etc/nova /etc/placement /etc/haproxy /etc/default /var/lib/nova /usr/sbin /etc/systemd/system"
+)
 
 
 def lab(*args, check=True, timeout=1800, **kwargs):
@@ -95,9 +100,53 @@ def one_of_everything():
         assert interfaces == ["admin", "internal", "public"]
 
 
+def nothing_is_left():
+    """No lock, no process, no half of a file or package."""
+    assert sql("SELECT IS_FREE_LOCK('nova:shanghai')").strip() == "1"
+    files = {}
+    for host in MINIONS:
+        assert sh(host, "pgrep -af '[n]ova-manage|[p]lacement-manage|[n]ova-status' || true") == ""
+        assert sh(host, "dpkg --audit; ls /var/lib/dpkg/updates") == ""
+        find = "find {} -xdev -type f ! -path '/var/lib/nova/*/*' 2>/dev/null | sort"
+        files[host] = sh(host, find.format(DIRECTORIES)).split()
+        assert not [
+            path
+            for path in files[host]
+            if "nova-formula" in os.path.basename(path)
+            and not path.endswith(".d/nova-formula.conf")
+        ]
+        assert "/usr/sbin/policy-rc.d" not in files[host]
+    for one, other in (CONTROLLERS, ("cmp1", "cmp2")):
+        assert set(files[one]) ^ set(files[other]) == set()
+
+
 @pytest.fixture(scope="session")
 def fleet():
     """The fleet, up and converged."""
     lab("up")
     run = apply()
     assert run.failed() == []
+
+
+def log_all(host):
+    """Let a minion log each state that begins, for tests that follow a run."""
+    sh(host, "echo 'log_level_logfile: info' > /etc/salt/minion.d/log.conf")
+    on(host, "systemctl", "restart", "salt-minion")
+
+
+def restore_packages():
+    """Hosts with the packages, and nothing in the databases or Keystone yet."""
+    lab("up")
+    if "packages" not in lab("status").stdout:
+        lab("restore", "bare")
+        assert apply(sls="nova.packages").failed() == []
+        for host in MINIONS:
+            # The hosts boot from the snapshot: what is not configured yet is not to start then.
+            sh(
+                host,
+                "systemctl list-unit-files --state=enabled --no-legend 'nova-*' 'placement-*' "
+                "| awk '{print $1}' | xargs -r systemctl --quiet disable",
+            )
+            log_all(host)
+        lab("snapshot", "packages")
+    lab("restore", "packages")
