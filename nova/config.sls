@@ -15,6 +15,10 @@ nova-config-directory:
     - user: root
     - group: {{ nova.users.nova | json }}
     - mode: '0750'
+    - file_mode: '0640'
+    # What lies in it, not below: others' directories have owners of their own.
+    - recurse: [user, group, mode, ignore_dirs]
+    - max_depth: 1
     - require:
 {%- for role in roles %}
       - sls: nova.{{ role }}.package

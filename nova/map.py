@@ -501,13 +501,19 @@ def _derive_tls(nova):
 
 def _accounts(nova):
     """Users that the formula makes: Nova's, Placement's, and those of further services."""
-    keystone = nova["keystone"]
+    keystone, number = nova["keystone"], nova["release"]["number"] or 0
     users = {service: {"name": keystone["users"][service]} for service in ("nova", "placement")}
     for service, data in sorted(nova["identity"]["services"].items()):
         if data and "user" in data:
             users[service] = {"name": service, **data["user"], **users.get(service, {})}
+
+    def roles(service):
+        # What a further service asks of others is not known here.
+        administrator = number <= nova["administrators"].get(service, number)
+        return keystone.get("roles") or ["admin"] * administrator + ["service"]
+
     return [
-        {"roles": keystone["roles"], **user, "service": service, "password": f"keystone_{service}"}
+        {"roles": roles(service), **user, "service": service, "password": f"keystone_{service}"}
         for service, user in users.items()
     ]
 

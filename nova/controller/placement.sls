@@ -12,6 +12,18 @@ include:
 {{ server(nova, 'controller-placement', 'placement', nova.users.placement, nova.ports.placement) }}
 {%- if not inside %}
 
+nova-controller-placement-directory:
+  file.directory:
+    - name: {{ nova.files.placement_conf | replace('/placement.conf', '') | json }}
+    - user: root
+    - group: {{ nova.users.placement | json }}
+    - mode: '0750'
+    - file_mode: '0640'
+    - recurse: [user, group, mode, ignore_dirs]
+    - max_depth: 1
+    - require:
+      - sls: nova.controller.package
+
 nova-controller-placement-conf:
   nova_conf.managed:
     - name: {{ nova.files.placement_conf | json }}
@@ -24,7 +36,7 @@ nova-controller-placement-conf:
         pillar_key: placement_config
     - imports: [salt://nova/map.jinja, salt://nova/map.py, salt://nova/parameters/]
     - require:
-      - sls: nova.controller.package
+      - file: nova-controller-placement-directory
 {%- for key in nova.tls_files %}
       - file: nova-config-{{ key }}
 {%- endfor %}

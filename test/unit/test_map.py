@@ -469,6 +469,26 @@ def test_any_service_is_registered_with_what_it_has():
     assert "s3cret" not in str({**nova, "conf": None})
 
 
+@pytest.mark.parametrize(
+    ("release", "nova", "placement"),
+    [
+        ("stein", ["admin", "service"], ["admin", "service"]),
+        ("zed", ["admin", "service"], ["admin", "service"]),
+        ("2023.1", ["admin", "service"], ["service"]),
+        ("2025.1", ["admin", "service"], ["service"]),
+        ("2025.2", ["service"], ["service"]),
+        ("2026.2", ["service"], ["service"]),
+    ],
+)
+def test_an_account_is_administrator_only_where_the_release_s_policies_want_it(
+    release, nova, placement
+):
+    accounts = run_map(changed(release=release))["accounts"]
+    assert {it["service"]: it["roles"] for it in accounts} == {"nova": nova, "placement": placement}
+    accounts = run_map(changed(release=release, keystone__roles=["reader"]))["accounts"]
+    assert [it["roles"] for it in accounts] == [["reader"], ["reader"]]
+
+
 CELL2 = {"database": {"host": "db2", "user": "u"}, "messaging": {"hosts": ["mq2"], "user": "u"}}
 
 

@@ -57,7 +57,8 @@ def unknown(pillar, path=()):
 
 def test_every_default_is_one_that_the_schema_knows():
     defaults = dict(reference.DEFAULTS)
-    looked_up = {"lookup": {key: defaults.pop(key) for key in ("wsgi", "users", "files")}}
+    keys = ("administrators", "wsgi", "users", "files")
+    looked_up = {"lookup": {key: defaults.pop(key) for key in keys}}
     assert list(unknown({**defaults, **looked_up})) == []
 
 
