@@ -21,6 +21,8 @@ ROLES = ("controller", "compute", "haproxy")
 KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates", "lookup")
 # Where a repository of yum or dnf is, and none of apt.
 YUM = {"baseurl", "mirrorlist", "metalink"}
+# An option that there is where salt-ssh renders for a node, on the master.
+SSH = "_ssh_version"
 
 
 def run():
@@ -55,11 +57,23 @@ def _without_nulls(pillar):
 
 
 def _load(name):
-    url = f"salt://nova/parameters/{name}.yaml"
+    return yaml.safe_load(_text_of(f"{name}.yaml")) or {}
+
+
+def _text_of(name):
+    """What a file of parameters says; nothing where there is none."""
+    url = f"salt://nova/parameters/{name}"
+    if SSH in __opts__:
+        # Its cp.get_file_str looks on the master for the copy that it has sent to the node.
+        path = __salt__.fsclient.cache_file(url)
+        if not path:
+            return ""
+        with files.fopen(path) as stream:
+            return stream.read()
     # A file that is not there would be an error in the log, in each run of most systems.
     if name.startswith("os") and not __salt__["cp.hash_file"](url):
-        return {}
-    return yaml.safe_load(__salt__["cp.get_file_str"](url)) or {}
+        return ""
+    return __salt__["cp.get_file_str"](url)
 
 
 @functools.cache
@@ -70,7 +84,7 @@ def _schema():
 @functools.cache
 def _names():
     """The lives of options, by program; test/options/extract writes them."""
-    return json.loads(__salt__["cp.get_file_str"]("salt://nova/parameters/names.json"))
+    return json.loads(_text_of("names.json"))
 
 
 # ---- checks ------------------------------------------------------------------------------------
@@ -592,6 +606,8 @@ def _host():
     known = __grains__.get("nova_host")
     if known:
         return known
+    if SSH in __opts__:
+        return {"virt_type": None}  # the node finds it itself when it renders its nova.conf
     scope = {}
     path = __salt__["cp.cache_file"]("salt://_grains/nova_host.py")
     with files.fopen(path) as stream:

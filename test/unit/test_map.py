@@ -5,6 +5,8 @@ import importlib.util
 import re
 
 import pytest
+import salt.config
+import salt.fileclient
 import yaml
 from conftest import ROOT
 from jinja2 import Environment
@@ -30,6 +32,7 @@ def map_module(pillar, minion_id="ctl1", **grains):
     module = importlib.util.module_from_spec(spec)
     module.__pillar__ = {"nova": pillar}
     module.__grains__ = {**GRAINS, "id": minion_id, **grains}
+    module.__opts__ = {}
     path = lambda url: ROOT / url.removeprefix("salt://")  # noqa: E731
     module.__salt__ = {
         "cp.cache_file": lambda url: str(path(url)),
@@ -520,3 +523,20 @@ def test_a_further_cell_s_faults_are_named():
         "nova:cells:cell2:messaging:hosts is missing.",
         "nova:passwords:cells:cell2:messaging is missing.",
     ]
+
+
+def test_salt_ssh_maps_on_the_master_and_leaves_the_host_s_own_facts_to_the_node(tmp_path):
+    """Its functions would run on the node, or read there what is here."""
+    options = copy.deepcopy(salt.config.DEFAULT_MASTER_OPTS)
+    options.update(cachedir=str(tmp_path), file_roots={"base": [str(ROOT)]})
+
+    class Wrapper(dict):
+        fsclient = salt.fileclient.FSClient(options)
+
+    module = map_module(example("cmp1"), "cmp1", os="Debian")
+    del module.__grains__["nova_host"]
+    module.__opts__, module.__salt__ = {"_ssh_version": (9, 2)}, Wrapper()
+    nova, known = module.run(), run_map(example("cmp1"), "cmp1", os="Debian")
+    assert known["conf"]["nova"].pop("libvirt") == {"virt_type": ["qemu"]}
+    assert (nova.pop("virt_type"), known.pop("virt_type")) == (None, "qemu")
+    assert nova == known
