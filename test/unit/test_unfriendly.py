@@ -645,14 +645,18 @@ def test_what_is_no_pillar_at_all_is_a_fault_and_no_traceback(pillar):
     assert run_map(pillar)["faults"]
 
 
-def test_a_bad_pillar_makes_one_state_that_fails(opts):
+def test_a_bad_pillar_makes_one_state_that_fails(opts, testmode):
+    opts["test"] = testmode
     opts["pillar"] = {"nova": changed(**{
         "vip": "a\x1b[2J\x85b: c", "site": "{{ x }}", "passwords": {"x\x85\n- y: z": "x"}})}
     opts["grains"].update(GRAINS)
     (chunk,) = load(opts)[1]["state.show_low_sls"]("nova")
     assert (chunk["state"], chunk["fun"]) == ("test", "fail_without_changes")
-    assert "nova:vip must be" in chunk["comment"]
-    assert r"x\x85\n- y: z is not a key" in chunk["comment"]
+    done = load(opts)[2]["test.fail_without_changes"](chunk["name"], comment=chunk["comment"])
+    assert done["result"] is False
+    said = done["name" if testmode else "comment"]
+    assert "nova:vip must be" in said
+    assert r"x\x85\n- y: z is not a key" in said
 
 
 def test_no_argument_of_a_repository_is_one_that_every_state_has():
