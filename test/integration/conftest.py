@@ -15,6 +15,8 @@ MINIONS = (*CONTROLLERS, "lb1", "cmp1", "cmp2")
 DIRECTORIES = (
     "/etc/nova /etc/placement /etc/haproxy /etc/default /var/lib/nova /usr/sbin /etc/systemd/system"
 )
+#: Hosts, and programs that oslo.config configures there.
+CONFIGURED = ((CONTROLLERS[0], "nova"), (CONTROLLERS[0], "placement"), ("cmp1", "nova"))
 
 
 def lab(*args, check=True, timeout=1800, **kwargs):
@@ -40,6 +42,15 @@ def sh(host, script, **kwargs):
 def sql(statement):
     """Run a statement as root of the site's MariaDB; tab-separated rows without names."""
     return on("infra", "mysql", "-N", "-B", "-e", statement)
+
+
+def validate(host, program):
+    """oslo.config, as the host has it, finds nothing in a configuration that it would not read."""
+    libraries = ("keystonemiddleware.auth_token", "oslo.db", "oslo.log", "oslo.concurrency")
+    if program == "nova":
+        libraries += ("oslo.messaging",)
+    namespaces = " ".join(f"--namespace {name}" for name in (f"{program}.conf", *libraries))
+    sh(host, f"oslo-config-validator --input-file /etc/{program}/{program}.conf {namespaces}")
 
 
 class Run:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import CONTROLLERS, apply, on, sh, sql
+from conftest import CONFIGURED, CONTROLLERS, apply, on, sh, sql, validate
 
 pytestmark = pytest.mark.usefixtures("fleet")
 
@@ -128,16 +128,9 @@ def test_configuration_is_owned_and_closed():
     assert "api_database" not in conf and "[database]" not in conf
 
 
-@pytest.mark.parametrize(
-    ("host", "program"),
-    [(CONTROLLERS[0], "nova"), (CONTROLLERS[0], "placement"), ("cmp1", "nova")],
-)
+@pytest.mark.parametrize(("host", "program"), CONFIGURED)
 def test_oslo_config_finds_no_option_that_the_program_does_not_read(host, program):
-    libraries = ("keystonemiddleware.auth_token", "oslo.db", "oslo.log", "oslo.concurrency")
-    if program == "nova":
-        libraries += ("oslo.messaging",)
-    namespaces = " ".join(f"--namespace {name}" for name in (f"{program}.conf", *libraries))
-    sh(host, f"oslo-config-validator --input-file /etc/{program}/{program}.conf {namespaces}")
+    validate(host, program)
 
 
 #: A new key signs the repository.

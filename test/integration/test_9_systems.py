@@ -1,4 +1,7 @@
-"""The systems that the lab can have: a site of each with a guest, and nothing to do again."""
+"""
+The systems that the lab can have: a site of each with a guest, nothing to do again, and no option
+that its own oslo.config does not know.
+"""
 
 import json
 import re
@@ -7,7 +10,7 @@ from datetime import date
 
 import pytest
 import yaml
-from conftest import ROOT, lab
+from conftest import CONFIGURED, ROOT, lab, validate
 
 pytestmark = pytest.mark.long
 
@@ -18,9 +21,10 @@ RESULTS = ROOT / "docs" / "converged.json"
 
 
 @pytest.mark.parametrize(("system", "salt"), SALTS)
-def test_a_site_boots_a_guest_and_changes_nothing_again(system, salt):
+def test_a_site_boots_a_guest_and_changes_nothing_again(system, salt, monkeypatch):
     name = SYSTEMS[system]["lab"]
-    command = [ROOT / "test/demo", "--name", name, "--os", name, "--salt", salt]
+    monkeypatch.setenv("NOVA_LAB", name)
+    command = [ROOT / "test/demo", "--os", name, "--salt", salt]
     try:
         for again in (False, True):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -29,8 +33,10 @@ def test_a_site_boots_a_guest_and_changes_nothing_again(system, salt):
             changed = re.findall(r" \d+, (\d+) changed ", done.stdout)
             assert len(changed) == 5
             assert not again or set(changed) == {"0"}
+        for host, program in CONFIGURED:
+            validate(host, program)
     finally:
-        lab("--name", name, "down", check=False)
+        lab("down", check=False)
     results = json.loads(RESULTS.read_text())
     results.setdefault(system, {})[salt] = date.today().isoformat()
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
