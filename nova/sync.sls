@@ -9,6 +9,9 @@ writes nothing but the minion's own module cache, at render time, before any sta
 import hashlib
 import os
 
+from salt.exceptions import SaltRenderError
+from salt.version import __version_info__ as SALT
+
 CUSTOM = {
     "grains": ("nova_host",),
     "modules": (
@@ -46,8 +49,12 @@ CUSTOM = {
 
 
 def run():
-    if "_ssh_version" in __opts__:
-        return {}  # salt-ssh renders on the master, and sends the modules along itself
+    if "_ssh_version" in __opts__:  # it renders on the master, and sends the modules along itself
+        if SALT < (3008,):
+            raise SaltRenderError(
+                "salt-ssh sends no _utils before Salt 3008: use that, or salt-call --local."
+            )
+        return {}
     hashed = __salt__["cp.hash_file"]
     cache = __opts__["extension_modules"]
     for kind, names in CUSTOM.items():

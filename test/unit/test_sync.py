@@ -6,6 +6,7 @@ import importlib.util
 
 import pytest
 from conftest import ROOT
+from salt.exceptions import SaltRenderError
 
 
 @pytest.fixture
@@ -60,6 +61,14 @@ def test_only_the_kind_with_an_outdated_file_is_synced(sync):
     assert sync.calls == [("states", False)]
 
 
-def test_nothing_is_synced_on_the_master_by_salt_ssh(sync):
-    sync.__opts__["_ssh_version"] = "OpenSSH"
+def test_nothing_is_synced_on_the_master_by_salt_ssh(sync, monkeypatch):
+    sync.__opts__["_ssh_version"] = (9, 2)
+    monkeypatch.setattr(sync, "SALT", (3008, 3))
     assert (sync.run(), sync.calls) == ({}, [])
+
+
+def test_a_salt_ssh_that_would_leave_modules_out_is_refused(sync, monkeypatch):
+    sync.__opts__["_ssh_version"] = (9, 2)
+    monkeypatch.setattr(sync, "SALT", (3006, 28))
+    with pytest.raises(SaltRenderError, match="before Salt 3008: use that"):
+        sync.run()
