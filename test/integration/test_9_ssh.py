@@ -39,7 +39,7 @@ def roster():
 
 def apply(*args):
     command = ["salt-ssh", "--out=json", "--static", "*", "state.apply", "nova", *args]
-    done = lab("exec", "infra", "--", *command, check=False)
+    done = lab("exec", "infra", "--", *command, check=False, timeout=3600)
     run = Run(done.stdout)
     assert set(run.returns) == set(MINIONS), done.stdout[-2000:] + done.stderr[-2000:]
     return run
