@@ -19,6 +19,8 @@ from salt.utils import dictupdate, files, yaml
 
 ROLES = ("controller", "compute", "haproxy")
 KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates", "lookup")
+# What a peer's key starts on a compute node.
+MIGRATION = "/usr/local/lib/nova-formula/migration"
 # Where a repository of yum or dnf is, and none of apt.
 YUM = {"baseurl", "mirrorlist", "metalink"}
 # An option that there is where salt-ssh renders for a node, on the master.
@@ -190,6 +192,20 @@ def _faults_of_sense(nova, pillar, secrets):
     controllers = nova["topology"].get("controller", {})
     if "haproxy" in nova["roles"] and not controllers:
         faults.append("nova:topology:controller is missing: haproxy needs the addresses behind it.")
+    migration = nova["migration"]
+    instances = (nova.get("config", {}).get("DEFAULT") or {}).get("instances_path")
+    path = _schema()["definitions"]["path"]
+    if migration["ssh"] and instances and not re.match(path["pattern"], str(instances)):
+        faults.append(
+            f"nova:config:DEFAULT:instances_path must be {path['title']}, for nova:migration:ssh."
+        )
+    if migration["live"] and not migration["ssh"]:
+        faults.append("nova:migration:live is over SSH: set nova:migration:ssh to true too.")
+    if migration["ssh"] and not nova["topology"].get("compute") and "keys" not in migration:
+        faults.append(
+            "nova:topology:compute is missing: nova:migration:ssh trusts the keys of the minions "
+            "that it names; or give nova:migration:keys."
+        )
     if not nova.get("vip") and not controllers:
         faults.append("nova:vip is missing.")
     for name, cell in nova["cells"].items():
@@ -403,12 +419,13 @@ def _resolved(secret):
 def _derive(nova, secrets):
     controllers = nova["topology"].get("controller", {})
     nova["my_ip"] = _my_ip(nova)
+    nova["host"] = __grains__.get("nodename", __grains__["id"])
+    nova["migration"] = _migration(nova)
     nova["my_netloc"] = _bracketed(nova["my_ip"]) if nova["my_ip"] else None
     nova["unit_list"] = sorted({*nova["units"].values(), *nova.get("unwanted_units", [])})
     for wsgi in nova["wsgi"].values():
         # From some release on the application is a module; the script goes two releases later.
         wsgi["modular"] = nova["release"]["number"] >= wsgi["module_from"]
-    nova["host"] = __grains__.get("nodename", __grains__["id"])
     both = {"controller", "compute"}.issubset(nova["roles"])
     nova["topology"].setdefault("expected_computes", [nova["host"]] if both else [])
     nova["vip"] = nova.get("vip") or next(iter(controllers.values()))
@@ -587,6 +604,31 @@ def _my_ip(nova):
     return None
 
 
+def _migration(nova):
+    """What migration over SSH needs on a compute node; its packages and unit join the node's."""
+    migration, ssh = nova["migration"], nova.get("ssh", {})
+    if "compute" not in nova["roles"] or not migration["ssh"]:
+        return {"ssh": False}
+    nova["packages"]["compute"] = nova["packages"]["compute"] + ssh.get("packages", [])
+    nova["units"]["ssh"] = ssh.get("unit", "sshd")
+    options = nova["config"].get("DEFAULT") or {}
+    address = (nova["config"].get("libvirt") or {}).get("live_migration_inbound_addr")
+    addresses = list(dict.fromkeys([nova["my_ip"], address or nova["my_ip"]]))
+    instances = options.get("instances_path") or "/var/lib/nova/instances"
+    key = "/var/lib/nova/.ssh/id_ed25519"
+    return {
+        **migration,
+        "key": key,
+        "names": list(dict.fromkeys([options.get("host") or nova["host"], *addresses])),
+        "addresses": addresses,
+        "command": f"{MIGRATION} {instances}{' libvirt' * migration['live']}",
+        "uri": f"qemu+ssh://{nova['users']['nova']}@%s/system?keyfile={key}&no_tty=1",
+        "minions": nova["topology"].get("compute", []),
+        "keys": migration.get("keys", {}),
+        "shell": ssh.get("shell"),
+    }
+
+
 def _open_ports(nova):
     """Ports of this node's roles, as firewalld takes them."""
     firewall = nova["firewall"]
@@ -598,6 +640,8 @@ def _open_ports(nova):
         "haproxy": [port for _, port in nova["listens"]],
     }
     ports = {f"{port}/tcp" for role in nova["roles"] for port in served[role]}
+    if nova["migration"].get("live"):
+        ports.add("49152-49215/tcp")
     return sorted(ports.union(*(firewall["ports"].get(role, []) for role in nova["roles"])))
 
 
@@ -693,6 +737,8 @@ def _facts(nova, passwords):
         region=nova["region"],
         workers=nova["workers"],
         virt_type=nova.get("virt_type"),
+        migration_address=nova["my_ip"] if nova["migration"].get("live") else None,
+        migration_uri=nova["migration"]["uri"] if nova["migration"].get("live") else None,
         domain=keystone["domain"],
         service_project=keystone["service_project"],
         keystone_url=keystone["auth_url"],

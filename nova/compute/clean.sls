@@ -14,6 +14,32 @@ nova-compute-clean-unit:
     - name: {{ nova.units.compute | json }}
     - require:
       - nova_verify: nova-compute-clean-guests
+{%- if nova.migration.ssh %}
+{%- set directory = nova.migration.key.rpartition('/')[0] %}
+
+nova-compute-clean-migration-unpublished:
+  nova_migration.unpublished:
+    - name: {{ nova.migration.key | json }}
+    - require:
+      - nova_unit: nova-compute-clean-unit
+
+nova-compute-clean-migration-peers:
+  nova_migration.peers_trusted:
+    - name: {{ (directory ~ '/authorized_keys') | json }}
+    - known_hosts: /etc/ssh/ssh_known_hosts
+    - command: {{ nova.migration.command | json }}
+    - user: {{ nova.users.nova | json }}
+    - minions: []
+    - require:
+      - nova_unit: nova-compute-clean-unit
+
+nova-compute-clean-migration-files:
+  file.absent:
+    - names: {{ [nova.migration.key, nova.migration.key ~ '.pub',
+                 nova.migration.command.split()[0]] | json }}
+    - require:
+      - nova_migration: nova-compute-clean-migration-peers
+{%- endif %}
 {%- if nova.clean.packages %}
 
 nova-compute-clean-packages:

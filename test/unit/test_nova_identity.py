@@ -1206,7 +1206,9 @@ def test_as_long_is_waited_as_keystone_asks_for(keystone, run, monkeypatch, date
     minion = run()
     monkeypatch.setattr(time, "sleep", waits.append)
     assert minion.state("role_present", "reader")["result"] is True
-    assert [round(wait) for wait in waits] in ([5, 1], [4, 1])
+    asked, again = waits
+    # A date comes nearer, on a busy machine by more than a second.
+    assert again == 1 and (0 < asked <= 5 if date else asked == 5)
 
 
 def test_a_wait_that_would_be_too_long_is_not_begun(keystone, run, monkeypatch):

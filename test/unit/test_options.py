@@ -39,6 +39,8 @@ DEPRECATED_AND_NEEDED = {
     "DEFAULT.firewall_driver": [19, 20],
     "oslo_messaging_rabbit.heartbeat_in_pthread": [23, 24],
     "oslo_messaging_rabbit.ssl_enforce_hostname_verification": [34],
+    # What replaces it can name no account and no key.
+    "libvirt.live_migration_uri": range(19, 35),
 }
 TLS = {"ca": "/etc/ssl/nova/ca.pem", "cert": "/etc/ssl/nova/my.pem", "key": "/etc/ssl/nova/my.key"}
 
@@ -62,6 +64,7 @@ def rendered(release, roles, tls):
         keystone__auth_url=f"{scheme}://openstack-vip.example.org:5000/v3",
         messaging__quorum_queues=tls,
         **({"database__tls": TLS, "messaging__tls": TLS} if tls else {}),
+        migration={"ssh": True, "live": True, "keys": {}},
     )
     nova = run_map(pillar)
     assert (nova["faults"], nova["warnings"]) == ([], [])

@@ -104,6 +104,14 @@ cells:
     messaging: {hosts: [zzcellmqzz], vhost: zzcellvhostzz, user: zzcellmquserzz}
 config: {zzsectionzz: {zzoptzz: zzoptvaluezz, list: [zzitemzz]}}
 placement_config: {zzplacesectionzz: {zzplaceoptzz: zzplacevaluezz, list: [zzplaceitemzz]}}
+migration:
+  ssh: true
+  keys:
+    zzpeerzz:
+      key: ssh-ed25519 zzpeerkeyzz
+      host_keys: [ssh-ed25519 zzhostkeyzz]
+      names: [zzpeernamezz]
+      addresses: [zzpeeraddresszz]
 repositories: {zzrepozz: {zzrepooptzz: zzrepovaluezz, list: [zzrepoitemzz]}}
 passwords:
   messaging: zzpwmqzz
@@ -131,6 +139,10 @@ lookup:
   wsgi: {api: {script: /usr/zzscriptzz}, metadata: {module: zzmodulezz}}
   uwsgi: {program: /usr/zzprogramzz, api: {ini: /etc/zzinizz, log: /var/zzlogzz}}
   apache: {metadata: {conf: /etc/zzconfzz, log: /var/zzapachelogzz}}
+  ssh:
+    packages: [zzsshpackagezz, {zzsshversionedzz: 1zzsshversionzz}]
+    unit: zzsshunitzz
+    shell: /zzshellzz
   reads: {api: [/etc/zzreadzz]}
 """
 TOKEN = re.compile("zz[a-z]+zz")
@@ -141,8 +153,8 @@ UNIQUE = [
     ["zzuserazz", "zzuserbzz", "zzuserczz"],
     ["zzcellazz", "zzcellzz"],
     ["zzctlzz", "zzlbzz"],
-    ["zzpackagezz", "zzversionedzz"],
-    ["zzunitzz", "zzunwantedzz"],
+    ["zzpackagezz", "zzversionedzz", "zzsshpackagezz", "zzsshversionedzz"],
+    ["zzunitzz", "zzunwantedzz", "zzsshunitzz"],
     ["zzrolezz", "zzuserrolezz"],
 ]
 #: Signs that mean something somewhere; a key takes each of these as it is, or refuses it.
