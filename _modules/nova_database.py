@@ -384,6 +384,39 @@ def drop_user(name: str, host: str = "%", connection: dict | None = None) -> boo
     return True
 
 
+def list_sessions(name: str, connection: dict | None = None) -> list[dict[str, Any]]:
+    """
+    The sessions that a user has now: ``host`` (from where) and ``database``.
+
+    name : str
+        The user.
+    connection : dict
+        See the module's head; its account needs the privilege PROCESS.
+
+    Raises CommandExecutionError where the server would show the asking account's own alone.
+
+    CLI Example::
+
+        salt ctl1 nova_database.list_sessions nova connection='{host: …, user: root, …}'
+    """
+    seen = query(
+        "SELECT 1 FROM information_schema.user_privileges WHERE privilege_type = 'PROCESS' AND "
+        "grantee = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')",
+        connection=connection,
+    )
+    if not seen:
+        raise CommandExecutionError(
+            "The account may not see the sessions of others on the database server: grant it "
+            "PROCESS."
+        )
+    rows = query(
+        "SELECT host, db FROM information_schema.processlist WHERE user = %s ORDER BY host",
+        [name],
+        connection,
+    )
+    return [{"host": _text(row["host"]), "database": _text(row["db"])} for row in rows]
+
+
 def list_grants(name: str, host: str = "%", connection: dict | None = None) -> dict[str, list[str]]:
     """
     The privileges of an account on whole databases: database → sorted privileges.

@@ -398,6 +398,28 @@ def token_works(
     return works
 
 
+def refusal(auth: dict, source: str = "") -> str:
+    """
+    Why an account gets no token on its project, in a sentence; empty where it gets one.
+
+    It is asked anew each time, once.
+
+    auth : dict
+        The account.
+    source : str
+        Where it stands, for the sentence, such as `` of nova.conf``.
+
+    CLI Example::
+
+        salt ctl1 nova_identity.refusal '{auth_url: …, username: nova, password_pillar: …}'
+    """
+    try:
+        _access(_from_auth(auth, source))
+    except (CommandExecutionError, SaltInvocationError) as exc:
+        return exc.strerror
+    return ""
+
+
 def read_ahead(
     users: dict[str, str] | None = None,
     domain: str = "Default",

@@ -349,32 +349,34 @@ def list_hosts(connection: dict | None = None) -> list[dict[str, str]]:
     )
 
 
-def compute_services() -> list[dict[str, Any]]:
+def list_services() -> list[dict[str, Any]]:
     """
-    The nova-compute services of all cells.
+    The services of all cells that report, from their databases; the APIs are none.
 
-    Returns for each: host, cell (its name), cell_uuid, disabled, forced_down, up, and silent: the
-    seconds since it was last heard of.
+    Returns for each: binary, host, cell (its name), cell_uuid, disabled, forced_down, up, silent
+    (the seconds since it was last heard of) and reports (how often it was heard of).
 
     Raises CommandExecutionError when a cell's database cannot be read.
 
     CLI Example::
 
-        salt ctl1 nova_manage.compute_services
+        salt ctl1 nova_manage.list_services
     """
     services = []
     for cell in _cells():
         if cell["uuid"] == CELL0:
             continue
         for row in _query(
-            "SELECT host, disabled, forced_down, TIMESTAMPDIFF(SECOND, COALESCE(last_seen_up, "
-            "updated_at, created_at), UTC_TIMESTAMP()) AS silent FROM services "
-            "WHERE `binary` = 'nova-compute' AND deleted = 0 ORDER BY host",
+            "SELECT `binary`, host, disabled, forced_down, report_count, TIMESTAMPDIFF(SECOND, "
+            "COALESCE(last_seen_up, updated_at, created_at), UTC_TIMESTAMP()) AS silent "
+            "FROM services WHERE deleted = 0 AND `binary` NOT IN ('nova-osapi_compute', "
+            "'nova-metadata') ORDER BY host, `binary`",
             _cell_database(cell),
         ):
             silent = int(row["silent"] or 0)
             services.append(
                 {
+                    "binary": row["binary"],
                     "host": row["host"],
                     "cell": cell["name"],
                     "cell_uuid": cell["uuid"],
@@ -382,9 +384,21 @@ def compute_services() -> list[dict[str, Any]]:
                     "forced_down": bool(row["forced_down"]),
                     "up": silent <= SERVICE_DOWN_TIME and not row["forced_down"],
                     "silent": silent,
+                    "reports": row["report_count"],
                 }
             )
     return services
+
+
+def compute_services() -> list[dict[str, Any]]:
+    """
+    The nova-compute services of all cells; see :func:`list_services`.
+
+    CLI Example::
+
+        salt ctl1 nova_manage.compute_services
+    """
+    return [service for service in list_services() if service["binary"] == "nova-compute"]
 
 
 def unmapped_hosts() -> list[dict[str, str]]:

@@ -145,6 +145,38 @@ def present(
     return _settle(name, find, urls, create, site_lock, preview, disabled)
 
 
+def accounts_work(
+    name: str, database: dict | None = None, messaging: dict | None = None
+) -> dict[str, Any]:
+    """
+    The accounts with which a cell's database and RabbitMQ are used work. Nothing is changed.
+
+    name : str
+        The cell's.
+    database, messaging : dict
+        As for :func:`present`, with a ``user`` and where it logs in. In test mode the database is
+        not tried: the run may have to make it.
+
+    .. code-block:: yaml
+
+        nova-controller-proof-cell-cell2:
+          nova_cell.accounts_work:
+            - name: cell2
+            - messaging: {hosts: [mq], vhost: cell2, user: nova, password_pillar: nova:passwords:…}
+    """
+    ret: dict[str, Any] = {"name": name, "result": False, "comment": "", "changes": {}}
+    try:
+        urls = __salt__["nova_manage.cell_urls"](database, messaging)
+        if __opts__["test"]:
+            del urls["database_connection"]
+        found = __salt__["nova_login.fault_of_cell"](urls, f"the cell {name}")
+    except _FAILURES as exc:
+        return ret | {"comment": getattr(exc, "error", str(exc))}
+    if found:
+        return ret | {"comment": found}
+    return ret | {"result": True, "comment": f"The accounts of the cell {name} work."}
+
+
 def absent(
     name: str,
     site_lock: dict | None = None,
@@ -339,6 +371,14 @@ def hosts_discovered(
     return ret | {"result": True, "comment": done + _down(services, mapped)}
 
 
+def _try_accounts(name: str, urls: dict[str, str], changes: dict[str, dict]) -> None:
+    """An account that a running cell is to use works, or the cell keeps the one it has."""
+    new = {what: url for what, url in urls.items() if f"{name} {what}" in changes}
+    found = __salt__["nova_login.fault_of_cell"](new, f"the cell {name}")
+    if found:
+        raise CommandExecutionError(f"The cell {name} stays as it is. {found}")
+
+
 def _removed(what: str, label: str, find, delete, site_lock: dict | None) -> dict[str, Any]:
     """Bring one mapping to be no more: look, lock, look again, delete, look."""
     ret: dict[str, Any] = {
@@ -400,6 +440,7 @@ def _settle(
             if changes:
                 try:
                     if cell:
+                        _try_accounts(name, urls(), changes)
                         __salt__["nova_manage.update_cell"](
                             cell["uuid"], name, **urls(), held=held, disabled=disabled
                         )

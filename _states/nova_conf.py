@@ -3,16 +3,24 @@ Configuration files of OpenStack programs: written whole, their changes shown op
 """
 
 import grp
+import logging
 import os
 import pwd
+import time
 from typing import Any
 
 import salt.utils.files
 import salt.utils.templates
 from salt.exceptions import CommandExecutionError, SaltRenderError
 
+log = logging.getLogger(__name__)
+
 #: What file.managed calls the change of a content.
 _CONTENT = {"diff", "newfile"}
+#: How a file of the formula's begins: one that a package brought has no account worth a look.
+OURS = "# Managed by Salt (nova formula)"
+#: Seconds between two looks at an account that is waited for.
+INTERVAL = 5
 
 
 def managed(
@@ -23,12 +31,15 @@ def managed(
     mode: str = "0640",
     context: dict[str, Any] | None = None,
     imports: list[str] | None = None,
+    awaits: list[str] | None = None,
+    timeout: int | None = None,
 ) -> dict[str, Any]:
     """
     A configuration file is what a template says; the changes name each option, secrets masked.
 
     It is replaced in one step. ``file.managed`` sees to owner and mode; what it would show as a
-    diff, secrets in it, never leaves here.
+    diff, secrets in it, never leaves here. Where it changes an account of a file that the formula
+    wrote before, that account is tried first, and the file stays as it is until it works.
 
     name : str
         Path of the file.
@@ -40,6 +51,10 @@ def managed(
         Variables of the template.
     imports : list
         What else the template needs of the file server: salt-ssh sends along what a state names.
+    awaits : list
+        Users of Keystone that controllers make: a new one is waited for.
+    timeout : int
+        Seconds to wait for them; None where this run makes them later: they are not tried then.
 
     .. code-block:: yaml
 
@@ -55,6 +70,8 @@ def managed(
     try:
         text = _rendered(source, context or {})
         before = _text(name)
+        if before != text and (before or "").startswith(OURS):
+            _try_accounts(name, text, before, awaits, timeout)
         written = _written(name, text, text != before, user, group, mode)
     except CommandExecutionError as exc:
         ret["comment"] = exc.strerror
@@ -72,6 +89,68 @@ def managed(
         ret["changes"]["text"] = {"old": "other comments or another order", "new": "the template's"}
     ret["comment"] = f"{name} {'would be' if ret['result'] is None else 'was'} written."
     return ret
+
+
+def accounts_work(
+    name: str,
+    source: str,
+    context: dict[str, Any] | None = None,
+    imports: list[str] | None = None,
+    made: list[str] | None = None,
+) -> dict[str, Any]:
+    """
+    Every account that a configuration file would get anew works. Nothing is written.
+
+    name, source, context, imports
+        As for :func:`managed`.
+    made : list
+        Users of Keystone that states before this one make. In test mode neither they nor accounts
+        of databases are tried.
+
+    .. code-block:: yaml
+
+        nova-controller-proof-nova-conf:
+          nova_conf.accounts_work:
+            - name: /etc/nova/nova.conf
+            - source: salt://nova/files/openstack.conf.jinja
+            - context: {program: nova}
+    """
+    ret = {"name": name, "result": False, "changes": {}, "comment": ""}
+    try:
+        tried = _try_accounts(name, _rendered(source, context or {}), _text(name) or "", made, 0)
+    except CommandExecutionError as exc:
+        return {**ret, "comment": exc.strerror}
+    comment = f"New accounts that work: {', '.join(tried)}." if tried else "No account is new."
+    return {**ret, "result": True, "comment": comment}
+
+
+def _try_accounts(
+    name: str, text: str, before: str, made: list[str] | None, timeout: int | None
+) -> list[str]:
+    """
+    Try the accounts that one text has and the other has not; where they stand.
+
+    Raises CommandExecutionError with what is wrong with the first that does not work.
+    """
+    had = __utils__["nova_conf.accounts"](before)
+    tried, done = [], []
+    deadline = time.monotonic() + (timeout or 0)
+    for where, account in __utils__["nova_conf.accounts"](text).items():
+        ours = account.get("auth", {}).get("username") in (made or ())
+        if had.get(where) == account or (ours and timeout is None):
+            continue
+        if __opts__["test"] and (ours or account["kind"] == "database"):
+            continue  # the run makes it
+        tried.append(where)
+        if account in done:
+            continue
+        while found := __salt__["nova_login.fault"](account, f"{where} of {name}"):
+            if not ours or time.monotonic() >= deadline:
+                raise CommandExecutionError(f"{name} stays as it is. {found}")
+            log.info("%s Waiting for a controller to make it", found)
+            time.sleep(INTERVAL)
+        done.append(account)
+    return tried
 
 
 def _rendered(source: str, context: dict[str, Any]) -> str:

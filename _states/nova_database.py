@@ -6,9 +6,13 @@ pillar key) or ``password``, ``ssl_ca``, ``ssl_cert``, ``ssl_key``, ``connect_ti
 two controllers run them at the same moment.
 """
 
+import time
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+#: Seconds between two looks at the sessions of a user.
+INTERVAL = 2
 
 _FAILURES = (CommandExecutionError, SaltInvocationError)
 
@@ -153,9 +157,14 @@ def user_present(
     return _settle(name, f"The database user {name}", steps)
 
 
-def user_absent(name: str, connection: dict, hosts: list[str] | None = None) -> dict[str, Any]:
+def user_absent(
+    name: str,
+    connection: dict,
+    hosts: list[str] | None = None,
+    unused_within: int | None = None,
+) -> dict[str, Any]:
     """
-    The user does not exist for these host patterns.
+    The user does not exist for these host patterns. One that is in use can be kept.
 
     name : str
         Name of the user.
@@ -163,6 +172,9 @@ def user_absent(name: str, connection: dict, hosts: list[str] | None = None) -> 
         The administrator's; see the module's head.
     hosts : list
         Host patterns, by default ``['%']``.
+    unused_within : int
+        Seconds to wait for the user's sessions to end; a user that has any then stays, and that is
+        a failure. None: it is not looked for sessions.
 
     .. code-block:: yaml
 
@@ -173,11 +185,14 @@ def user_absent(name: str, connection: dict, hosts: list[str] | None = None) -> 
     connected = {"connection": connection}
 
     def steps() -> list[tuple]:
-        return [
+        due = [
             (f"{name}@{host}", "present", None, "drop_user", [name, host], connected)
             for host in hosts or ["%"]
             if _look(None, "get_user", name, host, **connected) is not None
         ]
+        if due and unused_within is not None and not __opts__["test"]:
+            _wait_until_unused(name, connection, unused_within)
+        return due
 
     return _settle(name, f"The database user {name}", steps)
 
@@ -203,6 +218,18 @@ def _settle(name: str, what: str, steps) -> dict[str, Any]:
         left = ", ".join(left)
         return ret | {"comment": f"{what} was changed, but is not as it should be yet: {left}."}
     return ret | {"result": True, "comment": f"{what} was changed."}
+
+
+def _wait_until_unused(name: str, connection: dict, timeout: int) -> None:
+    deadline = time.monotonic() + timeout
+    while sessions := __salt__["nova_database.list_sessions"](name, connection=connection):
+        if time.monotonic() >= deadline:
+            hosts = sorted({session["host"].rpartition(":")[0] for session in sessions})
+            raise CommandExecutionError(
+                f"The database user {name} stays: it is in use, {len(sessions)} sessions from "
+                f"{', '.join(hosts)}. See which program there still has it, and restart that."
+            )
+        time.sleep(INTERVAL)
 
 
 def _look(nothing: Any, function: str, *args, **kwargs) -> Any:

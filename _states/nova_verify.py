@@ -122,6 +122,38 @@ def services_up(
     return _verified(name, check, timeout, warnings)
 
 
+def services_report(name: str, timeout: int = 120) -> dict[str, Any]:
+    """
+    Every service of every cell reports while this state looks: it reaches RabbitMQ, or its cell's
+    database, with what it runs with now. One that is forced down is passed over.
+
+    name : str
+        Any text.
+    timeout : int
+        Seconds to wait for the next report of the last of them; Nova's interval is 10.
+    """
+    first: dict[tuple, int] = {}
+
+    def check() -> str:
+        now = {
+            (s["cell"], s["host"], s["binary"]): s["reports"]
+            for s in __salt__["nova_manage.list_services"]()
+            if not s["forced_down"]
+        }
+        for who, reports in now.items():
+            first.setdefault(who, reports)
+        silent = sorted(who for who, reports in now.items() if reports == first[who])
+        if silent and not __opts__["test"]:
+            named = ", ".join(f"{binary} on {host}" for _, host, binary in silent)
+            raise CommandExecutionError(
+                f"Not heard of for {timeout} s: {named}. See their logs under /var/log/nova; what "
+                "is gone for good, delete with nova_compute.delete_service."
+            )
+        return f"{len(now)} services report."
+
+    return _verified(name, check, timeout)
+
+
 def hypervisors_present(
     name: str, auth: dict[str, Any], region: str, expected: list[str], timeout: int = 60
 ) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from salt.exceptions import CommandExecutionError
 
 #: Options whose value is a secret, by name.
 SECRET = re.compile(r"(password|secret|auth_key|_token$|transport_url|connection$|_key$)")
+#: What tells who logs in to Keystone, and where.
+_AUTH = ("auth_url", "username", "password", "project_name")
+_AUTH += ("user_domain_name", "project_domain_name")
 _PLAIN = re.compile(r"^(\w*_)?(token_roles_required|memcache_security_strategy)$")
 
 
@@ -77,6 +80,40 @@ def option(path: str, section: str, name: str) -> str | None:
     """
     values = read(path).get(section, {}).get(name)
     return values[-1].replace("$$", "$") if values else None
+
+
+def accounts(text: str) -> dict[str, dict]:
+    """
+    The accounts with which a program logs in elsewhere, secrets included: where → account.
+
+    text : str
+        Of its configuration file. An account has a ``kind``: ``database`` and ``messaging`` have an
+        ``url``, ``messaging`` also ``tls`` (options of its driver), ``identity`` has ``auth``, as
+        nova_identity takes it.
+    """
+    found: dict[str, dict] = {}
+    tls = messaging_tls(text)
+    for section, options in parse(text).items():
+        conf = {name: values[-1].replace("$$", "$") for name, values in options.items()}
+        if "database" in section and "://" in conf.get("connection", ""):
+            found[f"[{section}] connection"] = {"kind": "database", "url": conf["connection"]}
+        if "://" in conf.get("transport_url", ""):
+            account = {"kind": "messaging", "url": conf["transport_url"], "tls": tls}
+            found[f"[{section}] transport_url"] = account
+        if all(conf.get(name) for name in ("auth_url", "username", "password")):
+            auth = {name: conf[name] for name in _AUTH if conf.get(name)}
+            if conf.get("cafile"):
+                auth["cacert"] = conf["cafile"]
+            # Nothing of the formula's talks to a server whose certificate nobody checks.
+            if conf.get("insecure", "").lower() not in ("true", "1", "yes", "on"):
+                found[f"[{section}] username"] = {"kind": "identity", "auth": auth}
+    return found
+
+
+def messaging_tls(text: str) -> dict[str, str]:
+    """The options of oslo.messaging's rabbit driver that are about TLS, in a configuration text."""
+    options = parse(text).get("oslo_messaging_rabbit", {})
+    return {name: values[-1] for name, values in options.items() if name.startswith("ssl")}
 
 
 def is_secret(name: str) -> bool:

@@ -243,6 +243,29 @@ def _netloc_template(netloc: str, number: str = "", server: str | None = None) -
     return fields
 
 
+def brokers(url: str) -> tuple[list[dict[str, str]], str]:
+    """
+    The servers of a transport URL as a client logs in to them, decoded, and the virtual host.
+
+    url : str
+        ``rabbit://user:password@host:5672,user:password@host2:5672/vhost``
+
+    Raises ValueError when a character of the credentials must be encoded and is not.
+    """
+    parts = _split(url)
+    servers = []
+    for netloc in parts.netloc.split(","):
+        found = _split_netloc(netloc)
+        servers.append(
+            {
+                "host": f"{found['hostname']}:{found.get('port') or _PORTS['rabbit']}",
+                "userid": unquote(found.get("username") or ""),
+                "password": unquote(found.get("password") or ""),
+            }
+        )
+    return servers, unquote(parts.path[1:]) or "/"
+
+
 def parse(url: str) -> dict[str, str | int | dict | None]:
     """
     The parts of a SQLAlchemy database URL, decoded.

@@ -35,6 +35,10 @@ nova-config-nova-conf:
         program: nova
         pillar_key: config
     - imports: [salt://nova/map.jinja, salt://nova/map.py, salt://nova/parameters/]
+    - awaits: {{ nova.accounts | map(attribute='name') | list | json }}
+{%- if 'controller' not in roles %}
+    - timeout: {{ nova.timeouts.api }}
+{%- endif %}
     - require:
       - file: nova-config-directory
 {%- for key, path in nova.tls_files.items() %}

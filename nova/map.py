@@ -263,7 +263,25 @@ def _faults_of_sense(nova, pillar, secrets):
     if "controller" in nova["roles"]:
         missing = [name for name in accounts if name not in passwords]
         faults += {f"nova:passwords:{name} is missing." for name in missing} - set(faults)
+    faults += _faults_of_retired(nova)
     return sorted(faults) + _faults_of_filters(pillar.get("config", {}), release["number"])
+
+
+def _faults_of_retired(nova):
+    """What is to go and is named as in use: it would be made again at once, or not be there."""
+    database, keystone = nova["database"], nova["keystone"]
+    used = {
+        "database": {*database["users"].values(), database["admin_user"]},
+        "keystone": {*keystone["users"].values(), keystone["admin_user"]},
+    }
+    used["database"] |= {cell.get("database", {}).get("user") for cell in nova["cells"].values()}
+    used["keystone"] |= {account["name"] for account in _accounts(nova)}
+    return [
+        f"nova:retired:{kind} names {name}, which the pillar uses: name the account before it."
+        for kind, names in nova["retired"].items()
+        for name in names
+        if name in used[kind]
+    ]
 
 
 def _passwords(role):
@@ -481,6 +499,8 @@ def _derive(nova, secrets):
         **_ssl(nova["database"]),
     }
     nova["cells"] = {name: _cell(nova, name, cell) for name, cell in sorted(nova["cells"].items())}
+    for cell in nova["cells"].values():
+        cell["logins"] = _logins(nova, cell)
     nova["sections"] = _sections(nova) if "haproxy" in nova["roles"] else {}
     nova["listens"] = [
         [line.split()[1].rpartition(":")[0].strip("[]"), int(line.rpartition(":")[2])]
@@ -564,6 +584,29 @@ def _cell(nova, name, given):
     cell["database"].setdefault("name", f"nova_{name}")
     cell["make"] = "host" not in cell["database"]
     return cell
+
+
+def _logins(nova, cell):
+    """The accounts with which a further cell is used, where database.sls does not make them."""
+    database, messaging, site = cell["database"], cell["messaging"], nova["messaging"]
+    ours = {
+        "database": {
+            "user": nova["database"]["users"]["nova"],
+            "password_pillar": "nova:passwords:database_nova",
+            **_ssl(nova["database"]),
+        },
+        "messaging": {
+            "user": site["user"],
+            "password_pillar": "nova:passwords:messaging",
+            "vhost": site["vhost"],
+        },
+    }
+    if "hosts" not in messaging:
+        ours["messaging"].update(hosts=site["hosts"], port=site["port"])
+    return {
+        "database": {**ours["database"], **database} if "host" in database else None,
+        "messaging": {**ours["messaging"], **messaging},
+    }
 
 
 def _urls(nova, data):

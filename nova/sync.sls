@@ -19,6 +19,7 @@ CUSTOM = {
         "nova_database",
         "nova_haproxy",
         "nova_identity",
+        "nova_login",
         "nova_manage",
         "nova_migration",
         "nova_unit",

@@ -35,6 +35,7 @@ nova-controller-placement-conf:
         program: placement
         pillar_key: placement_config
     - imports: [salt://nova/map.jinja, salt://nova/map.py, salt://nova/parameters/]
+    - awaits: {{ nova.accounts | map(attribute='name') | list | json }}
     - require:
       - file: nova-controller-placement-directory
 {%- for key in nova.tls_files %}

@@ -5,6 +5,7 @@ include:
   - nova.controller.config
   - nova.controller.placement
   - nova.controller.schema
+  - nova.controller.accounts
   - nova.controller.identity
 {%- for unit in nova.get('unwanted_units', []) %}
 
@@ -40,6 +41,7 @@ nova-controller-service-started:
       - nova_unit: nova-controller-service-placement-answers
       - sls: nova.controller.config
       - sls: nova.controller.schema
+      - sls: nova.controller.accounts
       - sls: nova.controller.identity
 {%- for daemon, unit in daemons.items() %}
 

@@ -179,3 +179,20 @@ def test_a_connection_that_died_between_two_states_is_made_again(server):
         assert server.modules["nova_database.get_user"](USER, connection=server.admin)
         (me,) = server.sql("SELECT CONNECTION_ID() AS id")
         Bench(server.etc).sql(f"KILL CONNECTION {me['id']}")
+
+
+def test_a_user_stays_while_it_has_a_session(server):
+    name = f"{USER}_old"
+    account = {"password": "s3cret", "connection": server.admin}
+    server.done("nova_database.user_present", name, **account)
+    login = {**server.admin, "user": name, "password": "s3cret"}
+    del login["password_pillar"]
+    session = server.utils["nova_db.connect"](**login)
+    away = {"connection": server.admin, "unused_within": 1}
+    ret = server.state("nova_database.user_absent", name, **away)
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert f"The database user {name} stays: it is in use, 1 sessions from" in ret["comment"]
+    with pytest.raises(CommandExecutionError, match="grant it PROCESS"):
+        server.modules["nova_database.list_sessions"](name, connection=login)
+    session.close()
+    server.predicted_and_done("nova_database.user_absent", name, **away)

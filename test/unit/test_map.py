@@ -505,6 +505,23 @@ def test_a_further_cell_has_its_secrets_by_reference():
         "database": {"name": "nova_cell2"},
         "messaging": {"vhost": "cell2"},
         "make": True,
+        # Its database is on the site's server, where the formula makes the account.
+        "logins": {
+            "database": None,
+            "messaging": {
+                "hosts": ["rabbitmq.example.org"],
+                "port": 5672,
+                "user": "openstack",
+                "vhost": "cell2",
+                "password_pillar": "nova:passwords:messaging",
+            },
+        },
+    }
+    assert nova["cells"]["cell3"]["logins"]["messaging"] == {
+        "hosts": ["mq2"],
+        "user": "u",
+        "vhost": "/",
+        "password_pillar": "nova:passwords:cells:cell3:messaging",
     }
     assert nova["cells"]["cell3"]["make"] is False
     assert nova["cells"]["cell3"]["database"]["password_pillar"] == (
@@ -540,3 +557,29 @@ def test_salt_ssh_maps_on_the_master_and_leaves_the_host_s_own_facts_to_the_node
     assert known["conf"]["nova"].pop("libvirt") == {"virt_type": ["qemu"]}
     assert (nova.pop("virt_type"), known.pop("virt_type")) == (None, "qemu")
     assert nova == known
+
+
+def test_a_cell_on_another_server_is_used_with_the_site_s_account():
+    cell = {"database": {"host": "db2"}, "messaging": {"vhost": "cell2"}}
+    assert run_map(changed(cells={"cell2": cell}))["cells"]["cell2"]["logins"]["database"] == {
+        "name": "nova_cell2",
+        "host": "db2",
+        "user": "nova",
+        "password_pillar": "nova:passwords:database_nova",
+    }
+
+
+def test_what_is_retired_must_not_be_in_use():
+    cells = {"cell3": CELL2}
+    pillar = changed(cells=cells, database__users={"nova": "nova_b"})
+    pillar["passwords"]["cells"] = {"cell3": {"database": "s3cret1", "messaging": "s3cret2"}}
+    pillar["retired"] = {"database": ["nova"], "keystone": ["old"]}
+    assert run_map(pillar)["faults"] == []
+    pillar["retired"] = {"database": ["nova_b", "u", "root"], "keystone": ["nova", "neutron"]}
+    assert [fault.partition(",")[0] for fault in run_map(pillar)["faults"]] == [
+        "nova:retired:database names nova_b",
+        "nova:retired:database names root",
+        "nova:retired:database names u",
+        "nova:retired:keystone names neutron",
+        "nova:retired:keystone names nova",
+    ]

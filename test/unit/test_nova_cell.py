@@ -165,6 +165,7 @@ def site(opts, testmode):
         for name in vars(Nova)
         if not name.startswith("_")
     }
+    site.fault = stub(modules, "nova_login.fault_of_cell", return_value="")
     site.state = lambda function, *a, **k: states[f"nova_cell.{function}"](*a, **k)
     site.clock = states["nova_cell.present"].__globals__["time"]
     return site
@@ -537,3 +538,31 @@ def test_discovery_is_predicted_where_a_cell_s_url_is_to_be_repaired(opts):
     discovered = states["nova_cell.hosts_discovered"]
     assert discovered("x", expected=["cmp1"])["result"] is True
     assert discovered("x", expected=["cmp1", "cmp2"])["result"] is None
+
+
+def test_a_running_cell_gets_no_account_that_does_not_work(site):
+    site.nova.rows[UUID] = {
+        "name": "cell2",
+        "transport_url": TEMPLATE + "cell2",
+        "database_connection": "mysql://***@old/nova",
+    }
+    site.fault.return_value = "The server refuses."
+    ret = site.state("present", "cell2", messaging={"vhost": "cell2"})
+    assert "update_cell" not in site.nova.calls
+    if not site.testmode:
+        assert (ret["result"], ret["changes"]) == (False, {})
+        assert ret["comment"] == "The cell cell2 stays as it is. The server refuses."
+        ((urls, where),) = [call.args for call in site.fault.call_args_list]
+        # Only what is new is tried.
+        assert (urls, where) == ({"database_connection": TEMPLATE + "{path}"}, "the cell cell2")
+
+
+def test_the_accounts_of_a_cell_are_tried_and_nothing_is_changed(site):
+    ret = site.state("accounts_work", "cell2", {"name": "nova_cell2"}, {"vhost": "cell2"})
+    assert (ret["result"], ret["changes"], site.nova.calls) == (True, {}, [])
+    (urls, _) = site.fault.call_args.args
+    tried = {"transport_url"} if site.testmode else {"transport_url", "database_connection"}
+    assert urls.keys() == tried
+    site.fault.return_value = "RabbitMQ refuses."
+    ret = site.state("accounts_work", "cell2", {"name": "nova_cell2"}, {"vhost": "cell2"})
+    assert (ret["result"], ret["comment"]) == (False, "RabbitMQ refuses.")

@@ -7,6 +7,7 @@ import pwd
 import pytest
 from conftest import load
 from oslo_config import cfg
+from stub import stub
 
 OLD = "[DEFAULT]\ndebug = true\ntransport_url = rabbit://u:old@h/\n[pci]\nalias = a\nalias = b\n"
 NEW = "[DEFAULT]\ntransport_url = rabbit://u:new@h/\n[api]\nx = 1\n[pci]\nalias = a\n"
@@ -176,3 +177,136 @@ def test_a_file_is_read_as_oslo_config_reads_it(loaders, tmp_path):
     cfg.ConfigParser(str(path), sections).parse()
     assert sections == {"a": {"b": ["x\x0c[c]\x85d = 1"], "e": ["'f'"], "g": [""], "h": ["\"i'"]}}
     assert utils["nova_conf.read"](str(path)) == {"DEFAULT": {}, **sections}
+
+
+HEAD = "# Managed by Salt (nova formula): …\n"
+ACCOUNTS = """
+[DEFAULT]
+transport_url = rabbit://{{ pillar['user'] }}:m%2F@mq1:5672,u:m@mq2/v
+[database]
+connection = mysql+pymysql://{{ pillar['user'] }}:d$$@db/nova
+[keystone_authtoken]
+auth_url = http://k:5000/v3
+username = {{ pillar['user'] }}
+password = k$$
+project_name = service
+region_name = R
+[service_user]
+auth_url = http://k:5000/v3
+username = {{ pillar['user'] }}
+password = k$$
+project_name = service
+[neutron]
+auth_url = http://k:5000/v3
+username = neutron
+password = n
+"""
+
+
+def test_accounts_are_read_as_their_programs_read_them(loaders):
+    found = loaders[0]["nova_conf.accounts"](
+        ACCOUNTS.replace("{{ pillar['user'] }}", "a")
+        + "cafile = /ca\n[x]\nauth_url = h\nusername = u\npassword = p\ninsecure = True\n"
+        + "[oslo_messaging_rabbit]\nssl = true\nssl_ca_file = /mq-ca\n"
+    )
+    auth = {"auth_url": "http://k:5000/v3", "username": "a", "password": "k$"}
+    auth["project_name"] = "service"
+    neutron = {"auth_url": "http://k:5000/v3", "username": "neutron", "password": "n"}
+    assert found == {
+        "[DEFAULT] transport_url": {
+            "kind": "messaging",
+            "url": "rabbit://a:m%2F@mq1:5672,u:m@mq2/v",
+            "tls": {"ssl": "true", "ssl_ca_file": "/mq-ca"},
+        },
+        "[database] connection": {"kind": "database", "url": "mysql+pymysql://a:d$@db/nova"},
+        "[keystone_authtoken] username": {"kind": "identity", "auth": auth},
+        "[service_user] username": {"kind": "identity", "auth": auth},
+        "[neutron] username": {"kind": "identity", "auth": {**neutron, "cacert": "/ca"}},
+    }
+
+
+@pytest.fixture
+def accounts(opts, template, testmode, tmp_path, monkeypatch):
+    """nova.conf of the account a, to become that of b; ``tried`` has what was tried of b's."""
+    path = tmp_path / "nova.conf"
+    (tmp_path / "srv" / "t.jinja").write_text(HEAD + ACCOUNTS)
+    opts["pillar"] = {"user": "a"}
+    managed(load(opts), path, template)
+    opts["pillar"], opts["test"] = {"user": "b"}, testmode
+    site = load(opts)
+    site_fault, tried = {}, []
+
+    def fault(account, where="", user="nova"):
+        tried.append(where.partition(" of ")[0])
+        return site_fault.pop(account["kind"], "")
+
+    stub(site[1], "nova_login.fault", side_effect=fault)
+    clock = site[2]["nova_conf.managed"].__globals__["time"]
+    monkeypatch.setattr(clock, "sleep", lambda seconds: None)
+
+    def apply(function="managed", **kwargs):
+        if function == "managed":
+            me = pwd.getpwuid(0).pw_name
+            kwargs.update(user=me, group=me)
+        return site[2][f"nova_conf.{function}"](str(path), template, **kwargs)
+
+    return apply, path, tried, site_fault
+
+
+MESSAGING, DATABASE = "[DEFAULT] transport_url", "[database] connection"
+
+
+def test_a_new_account_is_tried_before_the_file_gets_it(accounts, testmode):
+    apply, path, tried, _ = accounts
+    ret = apply(awaits=["b"], timeout=9)
+    assert ret["result"] is (None if testmode else True)
+    # One that two sections share is tried once; one that stays as it is, not at all.
+    once = [MESSAGING, DATABASE, "[keystone_authtoken] username"]
+    assert tried == ([MESSAGING] if testmode else once)
+    assert ("u:m@mq2" in path.read_text()) and ("b:m%2F@" in path.read_text()) is not testmode
+
+
+@pytest.mark.parametrize("kind", ["messaging", "database", "identity"])
+def test_a_file_keeps_its_accounts_while_a_new_one_is_refused(accounts, testmode, kind):
+    apply, path, _, fault = accounts
+    before = path.read_text()
+    fault[kind] = "It is refused."
+    ret = apply(awaits=[], timeout=9)
+    if testmode and kind == "database":
+        assert ret["result"] is None  # the run may have to make it
+        return
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert ret["comment"] == f"{path} stays as it is. It is refused."
+    assert path.read_text() == before
+
+
+def test_a_user_that_controllers_make_is_waited_for(accounts, testmode):
+    apply, _, tried, fault = accounts
+    fault["identity"] = "There is none yet."
+    ret = apply(awaits=["b"], timeout=9)
+    assert ret["result"] is (None if testmode else True)
+    assert tried.count("[keystone_authtoken] username") == (0 if testmode else 2)
+
+
+def test_a_user_that_this_run_makes_later_is_not_tried(accounts, testmode):
+    apply, _, tried, fault = accounts
+    fault["identity"] = "There is none yet."
+    assert apply(awaits=["b"])["result"] is (None if testmode else True)
+    assert "[keystone_authtoken] username" not in tried
+
+
+def test_a_file_of_a_package_s_holds_no_account_to_be_careful_with(accounts, testmode):
+    apply, path, tried, _ = accounts
+    path.write_text("[database]\nconnection = sqlite:////var/lib/nova/nova.sqlite\n")
+    assert apply()["result"] is (None if testmode else True)
+    assert tried == []
+
+
+def test_accounts_are_proven_without_a_file_being_written(accounts, testmode):
+    apply, path, tried, fault = accounts
+    before = path.read_text()
+    ret = apply("accounts_work", made=["b"])
+    assert (ret["result"], ret["changes"], path.read_text()) == (True, {}, before)
+    assert ("[keystone_authtoken] username" in tried) is not testmode
+    fault["messaging"] = "RabbitMQ refuses."
+    assert apply("accounts_work", made=["b"])["result"] is False

@@ -256,6 +256,9 @@ class Server:
         here[:] = sorted({*here, *([ALL] if privileges == ALL else privileges.split(", "))})
         return True
 
+    def list_sessions(self, name, connection=None):
+        return [{"host": "10.20.0.60:4711", "database": "nova"}] * self._looks.pop(0)
+
 
 @pytest.fixture
 def server(opts, testmode):
@@ -372,6 +375,25 @@ def test_user_absent_drops_the_hosts_that_are_named(server):
     changes = outcome(server, "user_absent", "nova", hosts=["10.%"])
     assert changes == {"nova@10.%": {"old": "present", "new": None}}
     assert ("nova", "%") in server.users
+
+
+def test_user_absent_waits_for_sessions_to_end_and_keeps_a_user_that_has_some(server, monkeypatch):
+    server.users = {("nova", "%"): {"password": "", "ssl": False}}
+    clock = server.states["nova_database.user_absent"].__globals__["time"]
+    monkeypatch.setattr(clock, "sleep", lambda seconds: None)
+
+    server._looks = [1, 1]
+    ret = server.states["nova_database.user_absent"]("nova", CONNECTION, unused_within=0)
+    if server.testmode:
+        assert ret["result"] is None  # until then it may be
+    else:
+        assert (ret["result"], ret["changes"]) == (False, {})
+        assert "nova stays: it is in use, 1 sessions from 10.20.0.60." in ret["comment"]
+        assert ("nova", "%") in server.users
+
+    server._looks = [1, 0, 0]
+    changes = outcome(server, "user_absent", "nova", unused_within=9)
+    assert changes == {"nova@%": {"old": "present", "new": None}}
 
 
 def test_a_refusal_is_one_sentence_and_keeps_what_was_done(server):

@@ -1528,3 +1528,15 @@ def test_without_auth_the_cloud_comes_from_clouds_yaml(keystone, run, tmp_path, 
 def test_a_probe_without_a_password_is_refused(run):
     with pytest.raises(SaltInvocationError, match="password_pillar"):
         run().call("token_works", "nova")
+
+
+def test_a_refusal_is_a_sentence_and_asked_anew_each_time(keystone, run, auth):
+    nova_user(keystone, password="old")
+    minion = run()
+    account = {**auth, "username": "nova", "password": NOVA, "project_name": "service"}
+    account.pop("password_pillar")
+    found = minion.modules["nova_identity.refusal"](account, " of nova.conf")
+    assert "refuses the user nova on the project service of nova.conf: " in found
+    assert NOVA not in found
+    keystone.one("users", name="nova")["password"] = NOVA
+    assert minion.modules["nova_identity.refusal"](account) == ""

@@ -395,15 +395,19 @@ def test_unmapped_hosts_are_those_that_registered_without_a_mapping(nova):
             return [cell(CELL0, "cell0", "none:///", TEMPLATE), cell()]
         assert connection["database"] == "nova"
         assert connection["password"] == "p@ss/"
+        compute = {"binary": "nova-compute", "report_count": 3}
         return [
-            {"host": "cmp1", "disabled": 0, "forced_down": 1, "silent": 5},
-            {"host": "cmp2", "disabled": 1, "forced_down": None, "silent": 61},
-            {"host": "cmp3", "disabled": 0, "forced_down": 0, "silent": 60},
+            {**compute, "host": "cmp1", "disabled": 0, "forced_down": 1, "silent": 5},
+            {**compute, "host": "cmp2", "disabled": 1, "forced_down": None, "silent": 61},
+            {**compute, "host": "cmp3", "disabled": 0, "forced_down": 0, "silent": 60},
+            {**compute, "host": "ctl1", "disabled": 0, "forced_down": 0, "silent": 1}
+            | {"binary": "nova-conductor"},
         ]
 
     nova.query.side_effect = answer
     assert [row["host"] for row in nova.call("unmapped_hosts")] == ["cmp2", "cmp3"]
     assert [row["up"] for row in nova.call("compute_services")] == [False, False, True]
+    assert [row["binary"] for row in nova.call("list_services")][-1] == "nova-conductor"
 
 
 # ---- schema ------------------------------------------------------------------------------------

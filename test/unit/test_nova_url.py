@@ -213,3 +213,15 @@ def test_any_part_that_differs_counts(transport, data):
 )
 def test_defaults_count_as_written(one, other, same):
     assert url.same(one, other) is same
+
+
+def test_the_servers_of_a_transport_url_are_those_that_a_client_logs_in_to():
+    text = f"rabbit://u:{url.encode(NASTY)}@mq1,v:w@[2001:db8::1]:5671/a%2Fb?x=1"
+    assert url.brokers(text) == (
+        [
+            {"host": "mq1:5672", "userid": "u", "password": NASTY},
+            {"host": "[2001:db8::1]:5671", "userid": "v", "password": "w"},
+        ],
+        "a/b",
+    )
+    assert url.brokers("rabbit://u:p@mq/")[1] == url.brokers("rabbit://u:p@mq")[1] == "/"

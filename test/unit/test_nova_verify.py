@@ -38,6 +38,7 @@ def cloud(opts, testmode):
         "nova_manage.list_cells": lambda: answers["cells"],
         "nova_manage.unmapped_hosts": lambda: answers["unmapped"],
         "nova_manage.list_hosts": lambda: [],
+        "nova_manage.list_services": lambda: answers["reports"].pop(0),
         "nova_manage.code_and_schema": lambda: answers["code"],
         "nova_manage.upgrade_check": lambda: answers["checks"].pop(),
     }
@@ -196,3 +197,34 @@ def test_guests_go_only_with_a_host_that_is_named(cloud, tmp_path, given_up, res
     assert no_guests(str(tmp_path), given_up)["result"] is True
     (tmp_path / "0b8f9e2c-6f0e-4c9f-9d0f-2f6d1f3a4b5c").mkdir()
     assert no_guests(str(tmp_path), given_up)["result"] is result
+
+
+def reports(**counts):
+    """What each host's conductor was heard of, as often as that."""
+    return [
+        {"cell": "cell1", "host": h, "binary": "nova-conductor", "reports": n, "forced_down": False}
+        for h, n in counts.items()
+    ]
+
+
+def test_a_service_has_to_report_after_the_look_at_it_began(cloud, testmode, monkeypatch):
+    states, answers = cloud
+    report = states["nova_verify.services_report"]
+    now = [0.0]
+    clock = report.__globals__["time"]
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
+    monkeypatch.setattr(clock, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    answers["reports"] = [reports(a=1, b=5), reports(a=2, b=5), reports(a=2, b=6)]
+    ret = report("x", timeout=10)
+    assert (ret["result"], ret["changes"], ret["comment"]) == (True, {}, "2 services report.")
+    assert len(answers["reports"]) == (2 if testmode else 0)
+    answers["reports"] = [reports(a=1, b=5), *[reports(a=2, b=5)] * 9]
+    ret = report("x", timeout=4)
+    assert ret["result"] is testmode
+    assert testmode or "Not heard of for 4 s: nova-conductor on b." in ret["comment"]
+
+
+def test_a_service_that_is_forced_down_need_not_report(cloud):
+    states, answers = cloud
+    answers["reports"] = [[{**row, "forced_down": True} for row in reports(a=1)]]
+    assert states["nova_verify.services_report"]("x", timeout=0)["result"] is True

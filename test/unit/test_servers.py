@@ -90,6 +90,7 @@ MORE = {
     "flavors": {"m1.small": {"ram": 2048, "vcpus": 1}},
     "cells": {"cell2": {"messaging": {"vhost": "cell2"}}},
     "clean": {"identity": True, "packages": True, "databases": ["nova"]},
+    "retired": {"database": ["nova_a"], "keystone": ["nova_a"]},
 }
 PORTS = {"api": 8774, "metadata": 8775, "placement": 8778}
 

@@ -126,6 +126,7 @@ passwords:
   keystone_zzservicezz: zzpwservicezz
   cells: {zzcellzz: {database: zzpwcelldbzz, messaging: zzpwcellmqzz}}
 firewall: {zone: zzfirezonezz, ports: {controller: [1/tcp], compute: [1/tcp], haproxy: [1/tcp]}}
+retired: {database: [zzolddbzz], keystone: [zzolduserzz]}
 clean: {databases: [zzdbazz], computes: [zzcleanzz], identity: true, packages: true}
 lookup:
   packages: {controller: [zzpackagezz, {zzversionedzz: 1zzversionzz}], compute: [nova-compute]}
@@ -157,6 +158,8 @@ UNIQUE = [
     ["zzunitzz", "zzunwantedzz", "zzsshunitzz"],
     ["zzrolezz", "zzuserrolezz"],
 ]
+# Names that must differ from those of all other users: a test of their own has them.
+RETIRED = {"zzolddbzz", "zzolduserzz"}
 #: Signs that mean something somewhere; a key takes each of these as it is, or refuses it.
 LITERAL = {
     "shell": "$(id)`id`; id & id | id > x < y * ? ~ ! \\",
@@ -243,7 +246,8 @@ def refused(text):
 
 def doubles(text):
     """All but one of each group of names that must differ; which one, the text decides."""
-    return {name for names in UNIQUE for name in names if name != names[len(text) % len(names)]}
+    rest = {name for names in UNIQUE for name in names if name != names[len(text) % len(names)]}
+    return rest | RETIRED
 
 
 def canonical(tree):
@@ -350,6 +354,15 @@ def test_a_text_arrives_in_every_state_as_it_was_given(made, kind):
     assert hostile.texts.keys() >= (TEXTS | NAMES if plain else TEXTS)
     for sls, chunks in harmless.chunks.items():
         assert canonical(hostile.chunks[sls]) == canonical(replaced(chunks, hostile.texts))
+
+
+@pytest.mark.parametrize("kind", LITERAL)
+def test_a_retired_name_arrives_as_it_was_given(opts, kind):
+    text = LITERAL[kind]
+    opts["pillar"] = {"nova": changed(retired={"database": [text]})}
+    opts["grains"].update(GRAINS)
+    chunks = load(opts)[1]["state.show_low_sls"]("nova.controller.retired")
+    assert [c["name"] for c in chunks if c["state"] == "nova_database"] == [text]
 
 
 @pytest.mark.parametrize("kind", ["no text to YAML", "YAML"])
