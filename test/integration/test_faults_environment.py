@@ -1,0 +1,151 @@
+"""What a run meets on its way: it says in one sentence what is wrong and what to do, what serves
+goes on as it was, and when the fault is gone the next run converges.
+"""
+
+import contextlib
+import json
+import time
+
+import pytest
+from conftest import apply, nothing_is_left, on, sh
+
+pytestmark = pytest.mark.usefixtures("fleet")
+
+UNITS = "nova-api nova-conductor nova-scheduler nova-novncproxy placement-api"
+#: A package whose script does what stands for SCRIPT.
+PACKAGE = r"""
+mkdir -p /srv/faults/NAME/DEBIAN
+printf 'Package: %s\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.org>\n' NAME \
+    > /srv/faults/NAME/DEBIAN/control
+printf 'Description: of a test\n' >> /srv/faults/NAME/DEBIAN/control
+printf '#!/bin/sh\nSCRIPT\n' > /srv/faults/NAME/DEBIAN/postinst
+chmod 755 /srv/faults/NAME/DEBIAN/postinst
+dpkg-deb --build /srv/faults/NAME /srv/faults/NAME.deb > /dev/null
+cd /srv/faults
+for deb in *.deb; do
+    dpkg-deb --field "$deb"
+    printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "$deb" "$(stat -c %s "$deb")" \
+        "$(sha256sum "$deb" | cut -d' ' -f1)"
+done > Packages
+echo 'deb [trusted=yes] file:/srv/faults ./' > /etc/apt/sources.list.d/faults.list
+apt-get -qq update
+"""
+
+
+def processes(host, units=UNITS):
+    return sh(host, f"systemctl show --property=MainPID,ActiveState {units}")
+
+
+def said(run):
+    """What failed of a run, by state id, but for what was waiting for that."""
+    found = {}
+    for minion, state, comment in run.failed():
+        if "requisite" not in comment:
+            print(f"{minion} {state}: {comment}")
+            assert "\n" not in comment and "Traceback" not in comment, comment
+            found[state] = comment
+    assert found
+    return found
+
+
+def converges(host, changes=None):
+    """The fault is gone: one run puts all right, the next finds nothing to do."""
+    began = time.monotonic()
+    run = apply(target=host)
+    assert run.failed() == []
+    if changes is not None:
+        assert bool(run.changed()) is changes, run.changed()
+    print(f"{host}: converged in {time.monotonic() - began:.0f} s")
+    again = apply(target=host)
+    assert (again.failed(), again.changed()) == ([], [])
+
+
+@contextlib.contextmanager
+def full(host, directory):
+    """A directory on a disk of its own, without a byte left."""
+    sh(
+        host,
+        f"cp -a {directory} /run/whole; mode=$(stat -c %a {directory}); "
+        f"owner=$(stat -c %U:%G {directory}); "
+        f"mount -t tmpfs -o size=1m,mode=$mode tmpfs {directory}; chown $owner {directory}; "
+        f"cp -a /run/whole/. {directory}; rm -r /run/whole; "
+        f"dd if=/dev/zero of={directory}/filler bs=4k 2>/dev/null || true",
+    )
+    try:
+        yield lambda: sh(host, f"rm -f {directory}/filler")
+    finally:
+        sh(host, f"umount --lazy {directory}")
+
+
+def test_a_full_disk_under_the_configuration(fleet):
+    before = processes("ctl1")
+    with full("ctl1", "/etc/nova") as make_room:
+        # In place, for there is no room: the region is one letter off.
+        sh(
+            "ctl1",
+            "printf 'S' | dd of=/etc/nova/nova.conf bs=1 conv=notrunc 2>/dev/null seek="
+            "$(grep -b -o -m1 RegionOne /etc/nova/nova.conf | head -n1 | cut -d: -f1)",
+        )
+        spoiled = sh("ctl1", "sha256sum < /etc/nova/nova.conf; ls -A /etc/nova")
+        assert (
+            "No space left on device; make room there"
+            in said(apply(target="ctl1"))["nova-config-nova-conf"]
+        )
+        assert sh("ctl1", "sha256sum < /etc/nova/nova.conf; ls -A /etc/nova") == spoiled
+        assert processes("ctl1") == before
+        make_room()
+        converges("ctl1", changes=True)
+    converges("ctl1")
+    nothing_is_left()
+
+
+def packages(*more):
+    found = json.loads(
+        on(
+            "infra",
+            "salt",
+            "--out=json",
+            "ctl1",
+            "slsutil.renderer",
+            "salt://nova/parameters/os_family/Debian.yaml",
+            "default_renderer=yaml",
+        )
+    )
+    return {
+        "lookup": {"packages": {"controller": [*found["ctl1"]["packages"]["controller"], *more]}}
+    }
+
+
+def test_a_package_that_is_missing_and_one_that_fails(fleet):
+    before = processes("ctl1")
+    failed = said(apply(target="ctl1", nova=packages("nova-no-such")))
+    assert "Cannot install nova-no-such: " in failed["nova-controller-package-installed"]
+    script = "echo the licence server does not answer; exit 3"
+    sh("ctl1", PACKAGE.replace("NAME", "nova-fails").replace("SCRIPT", script))
+    failed = said(apply(target="ctl1", nova=packages("nova-fails")))
+    assert (
+        "its last word: the licence server does not answer. See /var/log/apt/term.log"
+        in (failed["nova-controller-package-installed"])
+    )
+    assert processes("ctl1") == before
+    converges("ctl1", changes=False)
+    sh("ctl1", "dpkg --purge nova-fails > /dev/null")
+
+
+def test_an_install_that_was_cut_off(fleet):
+    before = processes("ctl1")
+    sh("ctl1", PACKAGE.replace("NAME", "nova-slow").replace("SCRIPT", "sleep 5"))
+    sh(
+        "ctl1",
+        "DEBIAN_FRONTEND=noninteractive apt-get -qq --yes install nova-slow > /dev/null 2>&1 & "
+        "until pgrep -f nova-slow[.]postinst > /dev/null; do sleep 0.1; done; "
+        "pkill -KILL -x apt-get; pkill -KILL -x dpkg; sleep 0.5",
+    )
+    assert sh("ctl1", "ls /var/lib/dpkg/updates") != ""
+    predicted = apply("test=True", target="ctl1")
+    assert predicted.changed() == [("ctl1", "nova-controller-package-installed")]
+    converges("ctl1", changes=True)
+    assert "install ok installed" in on("ctl1", "dpkg-query", "-W", "-f", "${Status}", "nova-slow")
+    assert processes("ctl1") == before
+    sh("ctl1", "dpkg --purge nova-slow > /dev/null; rm /etc/apt/sources.list.d/faults.list")
+    nothing_is_left()
