@@ -228,6 +228,11 @@ def _faults_of_sense(nova, pillar, secrets):
         ipaddress.ip_network(nova.get("management_network", "::/0"), strict=False)
     except ValueError:
         faults.append("nova:management_network must be a network such as 10.20.0.0/24.")
+    balanced = "vip" in nova["tls"]
+    if pillar.get("scheme") == "http" and (balanced or "cert" in nova["tls"]):
+        faults.append("nova:scheme must be https, or left out, where nova:tls has vip or cert.")
+    if "cert" in nova["tls"] and not balanced and nova["haproxy"]["mode"] == "http":
+        faults.append("nova:tls:vip is missing: in mode http haproxy does not let TLS through.")
     ports = nova["ports"]
     if len(set(ports.values())) < len(ports):
         faults.append("nova:ports gives one port to two services.")
@@ -454,6 +459,9 @@ def _derive(nova, secrets):
     nova["workers"] = nova.get("workers") or min(__grains__.get("num_cpus", 1), 8)
     if "compute" in nova["roles"]:
         nova["virt_type"] = nova.get("virt_type") or _host()["virt_type"]
+    if nova["tls"].keys() & {"vip", "cert"}:
+        nova["scheme"] = "https"
+    nova["server_scheme"] = "https" if "cert" in nova["tls"] else "http"
     base = {
         name: f"{nova['scheme']}://{_bracketed(nova['vip'])}:{port}"
         for name, port in nova["ports"].items()
@@ -482,6 +490,7 @@ def _derive(nova, secrets):
         "username": nova["keystone"]["admin_user"],
         "project_name": nova["keystone"]["admin_project"],
         "password_pillar": "nova:passwords:keystone_admin",
+        **({"cacert": nova["tls"]["ca"]} if "ca" in nova["tls"] else {}),
         # Nova's account reads: a run with nothing to do needs no token of the administrator.
         "read_as": {
             "username": nova["keystone"]["users"]["nova"],
@@ -503,10 +512,11 @@ def _derive(nova, secrets):
         cell["logins"] = _logins(nova, cell)
     nova["sections"] = _sections(nova) if "haproxy" in nova["roles"] else {}
     nova["listens"] = [
-        [line.split()[1].rpartition(":")[0].strip("[]"), int(line.rpartition(":")[2])]
+        [host.strip("[]"), int(port)]
         for lines in nova["sections"].values()
         for line in lines
         if line.startswith("bind ")
+        for host, _, port in [line.split()[1].rpartition(":")]
     ]
     # A site of several systems names those of all.
     nova["repositories"] = {
@@ -515,6 +525,9 @@ def _derive(nova, secrets):
         if YUM.isdisjoint(options) == (__grains__["os_family"] == "Debian")
     }
     nova["open_ports"] = _open_ports(nova)
+    more = nova.pop("tls_packages", {})
+    for role, packages in more.items() if "cert" in nova["tls"] else ():
+        nova["packages"][role] = nova["packages"][role] + packages
     selinux = nova.pop("selinux", {}) if __grains__.get("selinux", {}).get("enabled") else {}
     for role, packages in selinux.get("packages", {}).items():
         nova["packages"][role] = nova["packages"][role] + packages
@@ -534,20 +547,31 @@ def _ssl(server):
 
 def _derive_tls(nova):
     """Which files of TLS have to be on this node, and who has read them."""
-    read = {"nova": ["messaging", "database"], "placement": ["database"]}
-    if "controller" not in nova["roles"]:
-        read = {"nova": ["messaging"]} if "compute" in nova["roles"] else {}
+    given = {
+        f"{place}tls-{key}": path
+        for place, tls in (
+            ("database-", nova["database"].get("tls", {})),
+            ("messaging-", nova["messaging"].get("tls", {})),
+            ("", nova["tls"]),
+        )
+        for key, path in tls.items()
+    }
+    everybody, server = ("tls-ca",), ("tls-cert", "tls-key")
+    readers = {}
+    if {"controller", "compute"} & {*nova["roles"]}:
+        readers["nova"] = (*everybody, "messaging-tls-")
+    if "controller" in nova["roles"]:
+        readers["nova"] += ("database-tls-",)
+        readers["placement"] = (*everybody, "database-tls-", *server)
+        readers.update(dict.fromkeys(("api", "metadata", "novncproxy"), server))
     nova["tls_files"] = {}
-    for daemon, servers in read.items():
-        files = {
-            f"{it}-tls-{key}": path
-            for it in servers
-            for key, path in nova[it].get("tls", {}).items()
-        }
+    for daemon, beginnings in readers.items():
+        files = {name: path for name, path in given.items() if name.startswith(beginnings)}
         if files:
             nova["tls_files"].update(files)
             reads = nova.setdefault("reads", {})
             reads[daemon] = reads.get(daemon, []) + list(files.values())
+    nova["balancer_reads"] = [nova["tls"][key] for key in ("vip", "ca") if key in nova["tls"]]
 
 
 def _accounts(nova):
@@ -709,10 +733,15 @@ def _sections(nova):
         ports.pop("metadata")
     conf = nova["haproxy"]
     bind = conf.get("bind_address") or nova["vip"]
+    tls, verified = nova["tls"], ""
+    crt = f" ssl crt {tls['vip']}" if "vip" in tls else ""
+    if "cert" in tls:
+        # Where TLS only passes through, the checks alone are the balancer's own.
+        verified = f"{'ssl' if crt else 'check-ssl'} verify required ca-file {tls['ca']}"
     sections = {}
     for port in sorted(ports.values()):
         name = f"openstack_nova_port_{port}"
-        lines = [f"bind {_bracketed(bind)}:{port}", f"mode {conf['mode']}", "log global"]
+        lines = [f"bind {_bracketed(bind)}:{port}{crt}", f"mode {conf['mode']}", "log global"]
         if conf["retries"]:
             lines += [f"retries {conf['retries']}", "option redispatch 1"]
         if conf["health"] == "http" and port != ports["novnc"]:
@@ -722,7 +751,8 @@ def _sections(nova):
             lines += ["timeout client 1h", "timeout server 1h", "timeout tunnel 1h"]
         for index, (host, address) in enumerate(nova["topology"]["controller"].items()):
             backup = " backup" if conf["backup"] and index else ""
-            lines.append(f"server {host} {_bracketed(address)}:{port} {conf['check']}{backup}")
+            ssl = verified and f" {verified} verifyhost {host}"
+            lines.append(f"server {host} {_bracketed(address)}:{port}{ssl} {conf['check']}{backup}")
         sections[name] = lines
     return sections
 
@@ -772,6 +802,7 @@ def _for_release(table, number):
 
 def _facts(nova, passwords):
     keystone, messaging, database = nova["keystone"], nova["messaging"], nova["database"]
+    apis = ["osapi_compute"] + ["metadata"] * nova["metadata"]["enabled"]
     facts = {name: passwords.get(name, "") for name in _passwords("controller")}
     facts.update({f"keystone_user_{k}": v for k, v in keystone["users"].items()})
     facts.update({f"port_{k}": v for k, v in nova["ports"].items()})
@@ -786,9 +817,15 @@ def _facts(nova, passwords):
         service_project=keystone["service_project"],
         keystone_url=keystone["auth_url"],
         memcached_servers=keystone["memcached_servers"],
-        enabled_apis=["osapi_compute"] + ["metadata"] * nova["metadata"]["enabled"],
+        enabled_apis=apis,
+        ssl_apis=apis if "cert" in nova["tls"] else None,
         metadata_enabled=nova["metadata"]["enabled"],
         quorum_queues=messaging["quorum_queues"] or None,
+        tls_ca=nova["tls"].get("ca"),
+        tls_cert=nova["tls"].get("cert"),
+        tls_key=nova["tls"].get("key"),
+        tls_server="cert" in nova["tls"] or None,
+        link_prefix=nova["urls"]["api"] if "vip" in nova["tls"] else None,
         messaging_tls="tls" in messaging or None,
         **{f"messaging_{it}": messaging.get("tls", {}).get(it) for it in ("ca", "cert", "key")},
         novnc_url=f"{nova['urls']['novnc']}/vnc_lite.html",

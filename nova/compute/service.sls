@@ -22,6 +22,9 @@ nova-compute-service-{{ daemon }}:
 nova-compute-service-{{ name }}-answers:
   nova_unit.http_answers:
     - name: {{ (nova.urls[name] ~ "/") | json }}
+{%- if nova.tls.ca is defined %}
+    - ca: {{ nova.tls.ca | json }}
+{%- endif %}
     - timeout: {{ nova.timeouts.api }}
     - require:
       - sls: nova.compute.config

@@ -79,7 +79,11 @@ nova-controller-placement-running:
     - reads: {{ ([nova.files.nova_conf if inside else nova.files.placement_conf]
                  + nova.reads.placement) | json }}
     - listens: [[{{ nova.my_ip | json }}, {{ nova.ports.placement }}]]
-    - http: {{ ('http://' ~ nova.my_netloc ~ ':' ~ nova.ports.placement ~ '/') | json }}
+    - http: {{ (nova.server_scheme ~ '://' ~ nova.my_netloc ~ ':' ~ nova.ports.placement ~ '/')
+               | json }}
+{%- if nova.tls.ca is defined %}
+    - ca: {{ nova.tls.ca | json }}
+{%- endif %}
     - one_at_a_time: {{ nova.site_lock | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:

@@ -21,6 +21,9 @@ nova-controller-service-{{ unit }}:
 nova-controller-service-placement-answers:
   nova_unit.http_answers:
     - name: {{ (nova.urls.placement ~ "/") | json }}
+{%- if nova.tls.ca is defined %}
+    - ca: {{ nova.tls.ca | json }}
+{%- endif %}
     - timeout: {{ nova.timeouts.api }}
     - require:
       - sls: nova.controller.placement
@@ -55,7 +58,10 @@ nova-controller-service-{{ daemon }}:
     - listens: [[{{ nova.my_ip | json }}, {{ listens[daemon] }}]]
 {%- endif %}
 {%- if daemon in ('api', 'metadata') %}
-    - http: {{ ('http://' ~ nova.my_netloc ~ ':' ~ listens[daemon] ~ '/') | json }}
+    - http: {{ (nova.server_scheme ~ '://' ~ nova.my_netloc ~ ':' ~ listens[daemon] ~ '/') | json }}
+{%- if nova.tls.ca is defined %}
+    - ca: {{ nova.tls.ca | json }}
+{%- endif %}
 {%- endif %}
     - one_at_a_time: {{ nova.site_lock | json }}
     - timeout: {{ nova.timeouts.service }}

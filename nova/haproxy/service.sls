@@ -7,7 +7,7 @@ nova-haproxy-service-running:
   nova_unit.running:
     - name: {{ nova.units.haproxy | json }}
     - reload: True
-    - reads: [{{ nova.haproxy.config | json }}]
+    - reads: {{ ([nova.haproxy.config] + nova.balancer_reads) | json }}
     - listens: {{ nova.listens | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:

@@ -31,14 +31,15 @@ ssl_options.cacertfile = {HERE}/ca.pem
 ssl_options.certfile = {HERE}/server.pem
 ssl_options.keyfile = {HERE}/server.key
 """
-DAEMONS = [
-    "nova-api",
-    "nova-api-metadata",
-    "nova-conductor",
-    "nova-novncproxy",
-    "nova-scheduler",
-    "placement-api",
-]
+SERVED = {**CA, "cert": f"{HERE}/my.pem", "key": f"{HERE}/my.key", "vip": f"{HERE}/vip.pem"}
+EVERYTHING = {**REQUIRED, "tls": SERVED}
+ADDRESSES = {"ctl1": "10.20.0.60", "ctl2": "10.20.0.70"}
+DISPLAYS = "/etc/pki/libvirt-vnc"
+VNC = {"ca": f"{HERE}/vnc-ca.pem", "cert": f"{HERE}/vnc.pem", "key": f"{HERE}/vnc.key"}
+CONSOLES = {**EVERYTHING, "tls": {**SERVED, "vnc": VNC}}
+OF_DISPLAYS = Authority("displays")
+SERVERS_OF_APIS = ["nova-api", "nova-api-metadata", "nova-novncproxy", "placement-api"]
+DAEMONS = [*SERVERS_OF_APIS, "nova-conductor", "nova-scheduler"]
 
 
 def put(host, path, text, mode="0644"):
@@ -102,6 +103,26 @@ def site():
     put("infra", "/etc/mysql/mariadb.conf.d/91-tls.cnf", MARIADB)
     put("infra", "/etc/rabbitmq/rabbitmq.conf", RABBITMQ)
     sh("infra", f"chmod 0644 {HERE}/server.key; systemctl restart mariadb rabbitmq-server")
+    cacert = f"s,^  lab:,&\\n    cacert: {CA['ca']},"
+    sh("infra", f"sed -i '{cacert}' /root/.config/openstack/clouds.yaml")
+    for host in CONTROLLERS:
+        serve(host)
+    put("lb1", SERVED["vip"], "".join(AUTHORITY.issue(VIP)), "0600")
+
+
+def serve(host):
+    """Give a controller a new certificate."""
+    certificate, key = AUTHORITY.issue(host, ADDRESSES[host])
+    put(host, SERVED["cert"], certificate)
+    put(host, SERVED["key"], key, "0640")
+    sh(host, f"chgrp nova {SERVED['key']}")
+
+
+def status(url, **more):
+    """The status with which an URL answers on ctl1; None where there is no answer."""
+    more = [f"{key}={value}" for key, value in more.items()]
+    said = on("infra", "salt", "--out=json", "ctl1", "nova_unit.http_answer", url, *more)
+    return json.loads(said)["ctl1"]["status"]
 
 
 def test_a_ca_that_is_not_there_stops_the_run_and_nothing_is_restarted(site):
@@ -170,3 +191,122 @@ def test_a_renewed_ca_restarts_those_that_read_it_and_no_others(site):
         for args in (["test=True"], []):
             assert restarted(apply(*args, nova=REQUIRED)) == {(host, unit) for unit in expected}
     nothing_to_do(**REQUIRED)
+
+
+def test_the_apis_go_over_to_tls_as_predicted_and_once(site):
+    goes_over_to(**EVERYTHING)
+    (endpoint,) = json.loads(
+        on("infra", "openstack", "endpoint", "list", "--service", "placement", "--interface",
+           "public", "-f", "json")
+    )  # fmt: skip
+    assert endpoint["URL"] == f"https://{VIP}:8778"
+
+
+@pytest.mark.parametrize("port", [8774, 8778, 6080])
+def test_only_tls_is_answered_at_the_vip_and_on_the_controllers(site, port):
+    for host in (VIP, *ADDRESSES.values()):
+        assert status(f"https://{host}:{port}/", ca=CA["ca"]) in (200, 300, 404, 405)
+        assert status(f"https://{host}:{port}/") is None, "the system knows no such CA"
+        assert status(f"http://{host}:{port}/") is None
+
+
+def test_links_of_the_api_stay_in_tls(site):
+    listed = on("infra", "openstack", "versions", "show", "--service", "compute", "-f", "json")
+    assert {row["Endpoint"].partition(":")[0] for row in json.loads(listed)} == {"https"}
+
+
+def test_a_renewed_certificate_reloads_those_that_serve_with_it_and_no_others(site):
+    serve("ctl2")
+    for args in (["test=True"], []):
+        run = apply(*args, nova=EVERYTHING)
+        assert restarted(run) == {("ctl2", unit) for unit in SERVERS_OF_APIS}
+        assert {minion for minion, _ in run.changed()} == {"ctl2"}
+    put("lb1", SERVED["vip"], "".join(AUTHORITY.issue(VIP)), "0600")
+    for args in (["test=True"], []):
+        run = apply(*args, nova=EVERYTHING)
+        assert [key for _, _, state in run.states() for key in state["changes"]] == ["reloaded"]
+        assert run.changed() == [("lb1", "nova-haproxy-service-running")]
+    nothing_to_do(**EVERYTHING)
+
+
+#: A browser's part: a websocket in TLS through the VIP, then RFB until the picture would come.
+BROWSER = """
+import base64, os, re, socket, ssl, sys
+from urllib.parse import unquote, urlsplit
+url, ca = sys.argv[1:]
+parts = urlsplit(url)
+token = re.search("token=([0-9a-f-]+)", unquote(parts.query))[1]
+context = ssl.create_default_context(cafile=ca)
+plain = socket.create_connection((parts.hostname, parts.port), timeout=30)
+sock = context.wrap_socket(plain, server_hostname=parts.hostname)
+key = base64.b64encode(os.urandom(16)).decode()
+head = [f"GET /?token={token} HTTP/1.1", f"Host: {parts.netloc}", "Upgrade: websocket",
+        "Connection: Upgrade", f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Protocol: binary", f"Origin: https://{parts.netloc}", "", ""]
+sock.sendall("\\r\\n".join(head).encode())
+stream = sock.makefile("rb")
+assert b"101" in stream.readline()
+while stream.readline().strip():
+    pass
+held = b""
+def receive(count):
+    global held
+    while len(held) < count:
+        kind, length = stream.read(2)
+        assert kind & 15 in (1, 2), (kind, length)
+        length = int.from_bytes(stream.read(2), "big") if length == 126 else length
+        held += stream.read(length)
+    taken, held = held[:count], held[count:]
+    return taken
+def send(data):
+    sock.sendall(bytes([130, 128 + len(data), 0, 0, 0, 0]) + data)
+assert receive(4) == b"RFB "
+receive(8)
+send(b"RFB 003.008\\n")
+types = receive(receive(1)[0])
+assert types == b"\\1", types
+send(b"\\1")
+assert receive(4) == bytes(4)
+send(b"\\1")
+size = receive(4)
+print(int.from_bytes(size[:2], "big"), "x", int.from_bytes(size[2:], "big"))
+"""
+
+
+def security_types(host):
+    """What the display of the guest on a host asks of who connects."""
+    script = (
+        "import socket, sys; s = socket.create_connection((sys.argv[1], 5900), 10); s.recv(12); "
+        "s.sendall(b'RFB 003.008\\n'); print(list(s.recv(9)[1:]))"
+    )
+    address = on(host, "hostname", "-I").split()[0]
+    return json.loads(on("infra", "/opt/saltstack/bin/python", "-c", script, address))
+
+
+def test_a_guest_s_display_is_seen_by_the_console_proxy_alone(site):
+    for host in CONTROLLERS:
+        certificate, key = OF_DISPLAYS.issue(host)
+        put(host, VNC["ca"], OF_DISPLAYS.pem)
+        put(host, VNC["cert"], certificate)
+        put(host, VNC["key"], key, "0640")
+        sh(host, f"chgrp nova {VNC['key']}")
+    for host in ("cmp1", "cmp2"):
+        certificate, key = OF_DISPLAYS.issue(host)
+        put(host, f"{DISPLAYS}/ca-cert.pem", OF_DISPLAYS.pem)
+        put(host, f"{DISPLAYS}/server-cert.pem", certificate)
+        put(host, f"{DISPLAYS}/server-key.pem", key, "0640")
+        sh(host, f"chown root:libvirt-qemu {DISPLAYS}/server-key.pem")
+    goes_over_to(**CONSOLES)
+    sh("infra", "openstack flavor create --ram 128 --vcpus 1 --disk 0 tls >/dev/null; "
+       "openstack --os-compute-api-version 2.37 server create --flavor tls --image guest "
+       "--nic none --wait seen >/dev/null")  # fmt: skip
+    shown = json.loads(on("infra", "openstack", "server", "show", "seen", "-f", "json"))
+    assert shown["status"] == "ACTIVE", shown
+    host = shown["OS-EXT-SRV-ATTR:host"]
+    assert security_types(host) == [19], "VeNCrypt alone"
+    url = on("infra", "openstack", "console", "url", "show", "seen", "-f", "value", "-c", "url")
+    url = url.strip()
+    assert url.startswith(f"https://{VIP}:6080/")
+    size = on("infra", "/opt/saltstack/bin/python", "-c", BROWSER, url, CA["ca"])
+    assert int(size.split()[0]) > 0
+    on("infra", "openstack", "server", "delete", "--wait", "seen")

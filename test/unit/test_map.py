@@ -191,6 +191,81 @@ def test_a_certificate_needs_its_key_and_both_a_ca():
     ]
 
 
+SERVED = {"ca": CA, "cert": CERT, "key": KEY}
+
+
+def test_the_apis_talk_tls_from_the_client_to_the_controller():
+    tls = {**SERVED, "vip": "/etc/haproxy/vip.pem"}
+    nova = run_map(changed(tls=tls))
+    assert set(nova["urls"].values()) == {
+        f"https://openstack-vip.example.org:{port}" for port in (6080, 8774, 8775, 8778)
+    }
+    assert all(endpoint["url"].startswith("https://") for endpoint in nova["endpoints"])
+    assert (nova["server_scheme"], nova["auth"]["cacert"]) == ("https", CA)
+    conf = nova["conf"]["nova"]
+    for section in ("keystone_authtoken", "service_user", "placement", "neutron", "glance"):
+        assert conf[section]["cafile"] == [CA]
+    assert conf["DEFAULT"]["enabled_ssl_apis"] == ["osapi_compute,metadata"]
+    assert (conf["DEFAULT"]["cert"], conf["DEFAULT"]["ssl_only"]) == ([CERT], ["true"])
+    assert conf["wsgi"] == {"ssl_cert_file": [CERT], "ssl_key_file": [KEY]}
+    assert nova["tls_files"] == {"tls-ca": CA, "tls-cert": CERT, "tls-key": KEY}
+    assert {CERT, KEY} <= {*nova["reads"]["api"]} & {*nova["reads"]["placement"]}
+    assert CERT not in nova["reads"]["nova"]
+    compute = run_map(changed("cmp1", tls=tls), "cmp1")
+    assert compute["tls_files"] == {"tls-ca": CA}
+    assert compute["conf"]["nova"]["vnc"]["novncproxy_base_url"][0].startswith("https://")
+    assert "cert" not in compute["conf"]["nova"]["DEFAULT"]
+    balancer = run_map(changed("lb1", tls=tls), "lb1")
+    assert balancer["balancer_reads"] == ["/etc/haproxy/vip.pem", CA]
+    assert balancer["listens"] == [["10.20.0.40", port] for port in (6080, 8774, 8778)]
+    verified = f"ssl verify required ca-file {CA} verifyhost ctl1 check inter 3000 fall 2 rise 5"
+    for port in (6080, 8774, 8778):
+        lines = balancer["sections"][f"openstack_nova_port_{port}"]
+        assert lines[0] == f"bind 10.20.0.40:{port} ssl crt /etc/haproxy/vip.pem"
+        assert f"server ctl1 10.20.0.60:{port} {verified}" in lines
+
+
+def test_without_a_certificate_of_the_vip_tls_passes_through():
+    lines = run_map(changed("lb1", tls=SERVED), "lb1")["sections"]["openstack_nova_port_8774"]
+    assert lines[0] == "bind 10.20.0.40:8774"
+    assert f"8774 check-ssl verify required ca-file {CA} verifyhost ctl2 check" in lines[-1]
+    nova = run_map(changed(tls=SERVED))
+    assert nova["urls"]["api"] == "https://openstack-vip.example.org:8774"
+    assert "compute_link_prefix" not in nova["conf"]["nova"].get("api", {})
+
+
+def test_a_balancer_that_ends_tls_gives_nova_the_prefix_of_its_links():
+    nova = run_map(changed(tls={"vip": "/etc/haproxy/vip.pem"}))
+    assert nova["conf"]["nova"]["api"]["compute_link_prefix"] == [
+        "https://openstack-vip.example.org:8774"
+    ]
+    assert (nova["server_scheme"], nova["tls_files"]) == ("http", {})
+    sections = run_map(changed("lb1", tls={"vip": "/v"}), "lb1")["sections"]
+    lines = sections["openstack_nova_port_8774"]
+    assert "ssl crt /v" in lines[0] and "ssl" not in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        (
+            {"tls": {"cert": CERT, "key": KEY}},
+            "nova:tls must be a mapping, of ca, cert and key together if of cert or key.",
+        ),
+        (
+            {"tls": SERVED, "scheme": "http"},
+            "nova:scheme must be https, or left out, where nova:tls has vip or cert.",
+        ),
+        (
+            {"tls": SERVED, "haproxy__mode": "http"},
+            "nova:tls:vip is missing: in mode http haproxy does not let TLS through.",
+        ),
+    ],
+)
+def test_tls_that_could_not_work_is_refused(changes, fault):
+    assert run_map(changed(**changes))["faults"] == [fault]
+
+
 def test_pillar_sets_adds_and_removes_any_option():
     pillar = changed(
         config={

@@ -63,7 +63,8 @@ def rendered(release, roles, tls):
         scheme=scheme,
         keystone__auth_url=f"{scheme}://openstack-vip.example.org:5000/v3",
         messaging__quorum_queues=tls,
-        **({"database__tls": TLS, "messaging__tls": TLS} if tls else {}),
+        **(dict.fromkeys(("database__tls", "messaging__tls"), TLS) if tls else {}),
+        tls={**TLS, "vip": "/etc/haproxy/vip.pem"} if tls else {},
         migration={"ssh": True, "live": True, "keys": {}},
     )
     nova = run_map(pillar)

@@ -174,6 +174,33 @@ def test_an_api_is_served_as_its_system_does_it(opts, system):
     assert no_more == {path for _, path, _ in served.values() if path}
 
 
+TLS = {"ca": "/t/ca.pem", "cert": "/t/my.pem", "key": "/t/my.key"}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_an_api_is_served_in_tls_as_its_system_does_it(opts, system):
+    states = compiled(opts, system, roles=["controller"], tls=TLS)
+    files = {c["name"]: c for c in states if (c["state"], c["fun"]) == ("file", "managed")}
+    for name, (unit, path, _) in SERVED[system].items():
+        if path is None:
+            continue
+        if unit.startswith(("nova", "placement")):
+            text = rendered(files[f"/etc/systemd/system/{unit}.service.d/nova-formula.conf"])
+            key = f"/run/credentials/{unit}.service/tls.key"
+            assert f"--https-socket 10.20.0.60:{PORTS[name]},/t/my.pem,{key} --ini" in text
+            assert "\nLoadCredential=tls.key:/t/my.key\n" in text
+        else:
+            text = rendered(files[path])
+            assert "    SSLEngine on\n    SSLCertificateFile /t/my.pem\n" in text
+            assert ("LoadModule ssl_module" in text) == system.startswith("Ubuntu")
+    red = SYSTEMS[system]["os_family"] == "RedHat"
+    (packages,) = [c["pkgs"] for c in states if c["__id__"] == "nova-controller-package-installed"]
+    assert ("mod_ssl" in packages) == red
+    asked = {chunk["http"]: chunk["ca"] for chunk in states if chunk.get("http")}
+    assert set(asked.values()) == {"/t/ca.pem"}
+    assert all(url.startswith("https://10.20.0.60:") for url in asked)
+
+
 MODULAR = [f"virt{driver}d.socket" for driver in ("nodedev", "proxy", "qemu", "secret", "storage")]
 LIBVIRT = {"Debian 13": ["libvirtd.socket"], "Rocky 8": ["libvirtd"], "Rocky 9": MODULAR}
 

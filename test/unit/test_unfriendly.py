@@ -46,6 +46,7 @@ topology:
 vip: zzvipzz
 management_network: 10.0.0.0/24
 my_ip: zzmyipzz
+tls: {ca: /etc/zztlscazz, vip: /etc/zztlsvipzz, cert: /etc/zztlscertzz, key: /etc/zztlskeyzz}
 messaging:
   hosts: [zzmqhostzz]
   user: zzmquserzz
