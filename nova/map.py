@@ -552,10 +552,12 @@ def _derive_tls(nova):
         for place, tls in (
             ("database-", nova["database"].get("tls", {})),
             ("messaging-", nova["messaging"].get("tls", {})),
-            ("", nova["tls"]),
+            ("", {key: path for key, path in nova["tls"].items() if key != "vnc"}),
+            ("vnc-", nova["tls"].get("vnc", {})),
         )
         for key, path in tls.items()
     }
+    displays = given.pop("vnc-tls-directory", "/etc/pki/libvirt-vnc")
     everybody, server = ("tls-ca",), ("tls-cert", "tls-key")
     readers = {}
     if {"controller", "compute"} & {*nova["roles"]}:
@@ -563,7 +565,8 @@ def _derive_tls(nova):
     if "controller" in nova["roles"]:
         readers["nova"] += ("database-tls-",)
         readers["placement"] = (*everybody, "database-tls-", *server)
-        readers.update(dict.fromkeys(("api", "metadata", "novncproxy"), server))
+        readers.update(dict.fromkeys(("api", "metadata"), server))
+        readers["novncproxy"] = (*server, "vnc-tls-")
     nova["tls_files"] = {}
     for daemon, beginnings in readers.items():
         files = {name: path for name, path in given.items() if name.startswith(beginnings)}
@@ -571,6 +574,15 @@ def _derive_tls(nova):
             nova["tls_files"].update(files)
             reads = nova.setdefault("reads", {})
             reads[daemon] = reads.get(daemon, []) + list(files.values())
+    nova["qemu_options"] = {}
+    if "compute" in nova["roles"] and "vnc" in nova["tls"]:
+        nova["qemu_options"] = {
+            "vnc_tls": 1,
+            "vnc_tls_x509_verify": 1,
+            "vnc_tls_x509_cert_dir": displays,
+        }
+        for name in ("ca-cert", "server-cert", "server-key"):
+            nova["tls_files"][f"vnc-{name}"] = f"{displays}/{name}.pem"
     nova["balancer_reads"] = [nova["tls"][key] for key in ("vip", "ca") if key in nova["tls"]]
 
 
@@ -825,6 +837,8 @@ def _facts(nova, passwords):
         tls_cert=nova["tls"].get("cert"),
         tls_key=nova["tls"].get("key"),
         tls_server="cert" in nova["tls"] or None,
+        vnc_schemes=["vencrypt", "none"] if "vnc" in nova["tls"] else None,
+        **{f"vnc_{it}": nova["tls"].get("vnc", {}).get(it) for it in ("ca", "cert", "key")},
         link_prefix=nova["urls"]["api"] if "vip" in nova["tls"] else None,
         messaging_tls="tls" in messaging or None,
         **{f"messaging_{it}": messaging.get("tls", {}).get(it) for it in ("ca", "cert", "key")},

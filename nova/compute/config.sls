@@ -15,6 +15,23 @@ nova-compute-config-compute-conf:
     - require:
       - sls: nova.compute.package
 {%- endif %}
+{%- if nova.qemu_options %}
+
+# Of an option that stands in the file twice the first counts; as shipped, all are comments.
+nova-compute-config-qemu:
+  file.blockreplace:
+    - name: {{ nova.qemu.conf | json }}
+    - marker_start: '# Managed by Salt (nova formula), to the end of it.'
+    - marker_end: '# The end of what Salt manages (nova formula).'
+    - content: |
+{%- for option, value in nova.qemu_options.items() %}
+        {{ option }} = {{ value | json }}
+{%- endfor %}
+    - append_if_not_found: True
+    - show_changes: True
+    - require:
+      - sls: nova.compute.package
+{%- endif %}
 
 # Who requires this SLS requires nova.conf too.
 nova-compute-config-nova-conf:

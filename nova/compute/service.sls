@@ -17,6 +17,21 @@ nova-compute-service-{{ daemon }}:
     - require_in:
       - nova_unit: nova-compute-service-compute
 {%- endfor %}
+{%- if nova.qemu_options %}
+
+nova-compute-service-qemu:
+  nova_unit.running:
+    - name: {{ nova.qemu.unit | json }}
+    - units: {{ nova.unit_list | json }}
+    - reads: [{{ nova.qemu.conf | json }}]
+    - enable: False
+    - start: False
+    - timeout: {{ nova.timeouts.service }}
+    - require:
+      - sls: nova.compute.config
+    - require_in:
+      - nova_unit: nova-compute-service-compute
+{%- endif %}
 {%- for name in ('api', 'placement') %}
 
 nova-compute-service-{{ name }}-answers:

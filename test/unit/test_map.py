@@ -225,6 +225,29 @@ def test_the_apis_talk_tls_from_the_client_to_the_controller():
         assert f"server ctl1 10.20.0.60:{port} {verified}" in lines
 
 
+def test_a_guest_s_display_is_seen_by_the_console_proxy_alone():
+    vnc = {"ca": CA, "cert": CERT, "key": KEY}
+    nova = run_map(changed(tls={"vnc": vnc}))
+    conf = nova["conf"]["nova"]["vnc"]
+    assert conf["auth_schemes"] == ["vencrypt,none"]
+    assert (conf["vencrypt_ca_certs"], conf["vencrypt_client_cert"]) == ([CA], [CERT])
+    assert nova["tls_files"] == {"vnc-tls-ca": CA, "vnc-tls-cert": CERT, "vnc-tls-key": KEY}
+    assert KEY in nova["reads"]["novncproxy"] and KEY not in nova["reads"].get("api", [])
+    assert (nova["scheme"], nova["qemu_options"]) == ("http", {})
+    for directory in ("/etc/pki/libvirt-vnc", "/other"):
+        given = vnc if directory.startswith("/etc") else {**vnc, "directory": directory}
+        compute = run_map(changed("cmp1", tls={"vnc": given}), "cmp1")
+        assert compute["qemu_options"] == {
+            "vnc_tls": 1,
+            "vnc_tls_x509_verify": 1,
+            "vnc_tls_x509_cert_dir": directory,
+        }
+        assert list(compute["tls_files"].values()) == [
+            f"{directory}/{name}.pem" for name in ("ca-cert", "server-cert", "server-key")
+        ]
+        assert "vencrypt_ca_certs" not in compute["conf"]["nova"]["vnc"]
+
+
 def test_without_a_certificate_of_the_vip_tls_passes_through():
     lines = run_map(changed("lb1", tls=SERVED), "lb1")["sections"]["openstack_nova_port_8774"]
     assert lines[0] == "bind 10.20.0.40:8774"

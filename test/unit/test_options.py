@@ -64,7 +64,7 @@ def rendered(release, roles, tls):
         keystone__auth_url=f"{scheme}://openstack-vip.example.org:5000/v3",
         messaging__quorum_queues=tls,
         **(dict.fromkeys(("database__tls", "messaging__tls"), TLS) if tls else {}),
-        tls={**TLS, "vip": "/etc/haproxy/vip.pem"} if tls else {},
+        tls={**TLS, "vip": "/etc/haproxy/vip.pem", "vnc": TLS} if tls else {},
         migration={"ssh": True, "live": True, "keys": {}},
     )
     nova = run_map(pillar)

@@ -201,6 +201,19 @@ def test_an_api_is_served_in_tls_as_its_system_does_it(opts, system):
     assert all(url.startswith("https://10.20.0.60:") for url in asked)
 
 
+@pytest.mark.parametrize(("system", "unit"), [("Debian 12", "libvirtd"), ("Rocky 9", "virtqemud")])
+def test_libvirt_reads_what_qemu_s_displays_are_to_do(opts, system, unit):
+    states = compiled(opts, system, "nova.compute", roles=["compute"], tls={"vnc": TLS})
+    (block,) = [chunk for chunk in states if chunk["fun"] == "blockreplace"]
+    assert block["content"] == (
+        'vnc_tls = 1\nvnc_tls_x509_verify = 1\nvnc_tls_x509_cert_dir = "/etc/pki/libvirt-vnc"\n'
+    )
+    (reader,) = [c for c in states if c["__id__"] == "nova-compute-service-qemu"]
+    assert (reader["name"], reader["reads"]) == (unit, ["/etc/libvirt/qemu.conf"])
+    plain = compiled(opts, system, "nova.compute", roles=["compute"])
+    assert not [chunk for chunk in plain if "qemu" in chunk["__id__"]]
+
+
 MODULAR = [f"virt{driver}d.socket" for driver in ("nodedev", "proxy", "qemu", "secret", "storage")]
 LIBVIRT = {"Debian 13": ["libvirtd.socket"], "Rocky 8": ["libvirtd"], "Rocky 9": MODULAR}
 

@@ -46,7 +46,12 @@ topology:
 vip: zzvipzz
 management_network: 10.0.0.0/24
 my_ip: zzmyipzz
-tls: {ca: /etc/zztlscazz, vip: /etc/zztlsvipzz, cert: /etc/zztlscertzz, key: /etc/zztlskeyzz}
+tls:
+  ca: /etc/zztlscazz
+  vip: /etc/zztlsvipzz
+  cert: /etc/zztlscertzz
+  key: /etc/zztlskeyzz
+  vnc: {ca: /etc/zzvcazz, cert: /etc/zzvcertzz, key: /etc/zzvkeyzz, directory: /etc/zzvdirzz}
 messaging:
   hosts: [zzmqhostzz]
   user: zzmquserzz
