@@ -149,3 +149,16 @@ def test_an_install_that_was_cut_off(fleet):
     assert processes("ctl1") == before
     sh("ctl1", "dpkg --purge nova-slow > /dev/null; rm /etc/apt/sources.list.d/faults.list")
     nothing_is_left()
+
+
+def test_no_name_is_known(fleet):
+    before = processes("ctl1")
+    sh("ctl1", "mount --bind /dev/null /etc/hosts")
+    try:
+        timeouts = {"api": 5, "service": 5, "lock": 5, "discovery": 5}
+        failed = said(apply(target="ctl1", nova={"timeouts": timeouts}))
+    finally:
+        on("ctl1", "umount", "/etc/hosts")
+    assert any("openstack-vip.example.org" in comment for comment in failed.values()), failed
+    assert processes("ctl1") == before
+    converges("ctl1", changes=False)
