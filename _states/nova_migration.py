@@ -103,14 +103,14 @@ def _own(path: str, account) -> None:
     os.chown(path, account.pw_uid, account.pw_gid)
 
 
-def published(name: str, names: list[str], addresses: list[str]) -> dict:
+def published(name: str, known_as: list[str], addresses: list[str]) -> dict:
     """
     This node's public key and host keys stand in the Salt mine, for its peers.
 
     name : str
         Path of the private key.
-    names : list
-        Names and addresses under which Nova reaches this node.
+    known_as : list
+        Names and addresses under which Nova reaches this node. (Salt takes ``names`` for its own.)
     addresses : list
         Those that it connects from.
 
@@ -118,13 +118,13 @@ def published(name: str, names: list[str], addresses: list[str]) -> dict:
 
         /var/lib/nova/.ssh/id_ed25519:
           nova_migration.published:
-            - names: [cmp1, 10.20.0.80]
+            - known_as: [cmp1, 10.20.0.80]
             - addresses: [10.20.0.80]
     """
     ret = {"name": name, "result": True, "changes": {}, "comment": "The mine has this node's keys."}
     try:
         try:
-            wanted = __salt__["nova_migration.record"](name, names, addresses)
+            wanted = __salt__["nova_migration.record"](name, known_as, addresses)
         except CommandExecutionError:
             if not __opts__["test"]:
                 raise
@@ -136,7 +136,7 @@ def published(name: str, names: list[str], addresses: list[str]) -> dict:
         if __opts__["test"]:
             comment = "This node's keys would be published."
             return {**ret, "result": None, "changes": changes, "comment": comment}
-        given = {"key": name, "names": names, "addresses": addresses}
+        given = {"key": name, "names": known_as, "addresses": addresses}
         __salt__["mine.send"]("nova_migration", mine_function="nova_migration.record", **given)
         if __salt__["nova_migration.published"]() != wanted:
             raise CommandExecutionError(

@@ -59,7 +59,7 @@ nova-compute-migration-server:
 nova-compute-migration-published:
   nova_migration.published:
     - name: {{ migration.key | json }}
-    - names: {{ migration.names | json }}
+    - known_as: {{ migration.names | json }}
     - addresses: {{ migration.addresses | json }}
     - require:
       - nova_migration: nova-compute-migration-key
