@@ -10,6 +10,7 @@ _HTTP = re.compile(r"(?<=http://|ttps://)[^\s'\"]*@")
 _OTHER = re.compile(r"(?<!http)(?<!https)://.*@")
 _NETLOC = re.compile(r"(?:(?P<username>[^:@]*)(?::(?P<password>[^@]*))?@)?(?P<rest>[^@]*)$")
 _FIELD = re.compile(r"\{\w+\}")
+_NOT_ENCODED = "its user or password holds a character that must be percent-encoded"
 #: The port that is meant where an URL of this kind names none.
 _PORTS = {"mysql": "3306", "rabbit": "5672"}
 
@@ -115,12 +116,14 @@ def _split(url: str) -> SplitResult:
     if "@" in parts.path + parts.query + parts.fragment or any(
         netloc.count("@") > 1 for netloc in parts.netloc.split(",")
     ):
-        raise ValueError("its user or password holds a character that must be percent-encoded")
+        raise ValueError(_NOT_ENCODED)
     return parts
 
 
 def _split_netloc(netloc: str) -> dict[str, str]:
     found = _NETLOC.match(netloc)
+    if not found:
+        raise ValueError(_NOT_ENCODED)
     parts = {k: v for k, v in found.groupdict().items() if k != "rest" and v is not None}
     host, colon, port = found["rest"].rpartition(":")
     if colon and port.isdigit():

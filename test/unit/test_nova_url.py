@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import util
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 url = util("nova_url")
@@ -56,6 +56,7 @@ def test_any_user_and_password_survive_encoding_and_parsing(user, password):
 
 
 @given(password=TEXT)
+@example(password="@,")
 def test_what_is_not_encoded_is_refused_or_read_right_but_never_taken_for_a_host(password):
     try:
         parts = url.parse(f"mysql+pymysql://nova:{password}@db:3306/nova")
