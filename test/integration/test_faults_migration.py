@@ -206,8 +206,8 @@ def test_a_guest_migrates_live_there_and_back(mover):
         openstack(*line.split(), "--host", target, "--wait", "mover")
         until("ACTIVE")
         assert server() == ("ACTIVE", target), openstack("server", "show", "mover")
-        log = openstack("console", "log", "show", "mover")
-        assert "nova-formula guest is up" in log
+        # What the guest has printed stays where it was; that it runs is to be seen.
+        assert sh(target, "virsh --quiet list --state-running --name").split()
 
 
 def test_without_live_a_peer_does_not_reach_libvirt(mover):
