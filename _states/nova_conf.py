@@ -1,11 +1,13 @@
 """
-Configuration files of OpenStack programs: written whole, their changes shown option by option.
+Configuration files that hold secrets: written whole, their changes shown without them.
 """
 
+import functools
 import grp
 import logging
 import os
 import pwd
+import shlex
 import time
 from typing import Any
 
@@ -33,6 +35,8 @@ def managed(
     imports: list[str] | None = None,
     awaits: list[str] | None = None,
     timeout: int | None = None,
+    checker: str | None = None,
+    ini: bool = True,
 ) -> dict[str, Any]:
     """
     A configuration file is what a template says; the changes name each option, secrets masked.
@@ -55,6 +59,11 @@ def managed(
         Users of Keystone that controllers make: a new one is waited for.
     timeout : int
         Seconds to wait for them; None where this run makes them later: they are not tried then.
+    checker : str
+        A command that fails, given the path of a new file, if the file is not good; then the old
+        one stays.
+    ini : bool
+        False for a file without sections and options: its changes are shown line by line.
 
     .. code-block:: yaml
 
@@ -70,9 +79,9 @@ def managed(
     try:
         text = _rendered(source, context or {})
         before = _text(name)
-        if before != text and (before or "").startswith(OURS):
+        if ini and before != text and (before or "").startswith(OURS):
             _try_accounts(name, text, before, awaits, timeout)
-        written = _written(name, text, text != before, user, group, mode)
+        written = _written(name, text, text != before, user, group, mode, checker)
     except CommandExecutionError as exc:
         ret["comment"] = exc.strerror
         return ret
@@ -84,7 +93,8 @@ def managed(
         return ret
     ret["changes"] = {k: v for k, v in written["changes"].items() if k not in _CONTENT}
     if _CONTENT.intersection(written["changes"]):
-        ret["changes"].update(__utils__["nova_conf.diff"](before or "", text))
+        diff = __utils__["nova_conf.diff" if ini else "nova_conf.diff_lines"]
+        ret["changes"].update(diff(before or "", text))
     if not ret["changes"]:
         ret["changes"]["text"] = {"old": "other comments or another order", "new": "the template's"}
     ret["comment"] = f"{name} {'would be' if ret['result'] is None else 'was'} written."
@@ -191,7 +201,9 @@ def _text(path: str) -> str | None:
         raise CommandExecutionError(f"Cannot read {path}: {exc.strerror}.") from exc
 
 
-def _written(name: str, text: str, due: bool, user: str, group: str, mode: str) -> dict[str, Any]:
+def _written(
+    name: str, text: str, due: bool, user: str, group: str, mode: str, checker: str | None
+) -> dict[str, Any]:
     owned = {"user": user, "group": group, "mode": mode, "show_changes": False}
     if __opts__["test"]:
         if not os.path.isdir(os.path.dirname(name)):
@@ -203,9 +215,22 @@ def _written(name: str, text: str, due: bool, user: str, group: str, mode: str) 
         written = __states__["file.managed"](name, replace=False, **owned)
     if due and written["result"]:
         ids = _ids(user, group)
-        if __utils__["nova_file.replace"](name, text, *ids, int(mode, 8)):
+        check = functools.partial(_check, checker, name) if checker else None
+        if __utils__["nova_file.replace"](name, text, *ids, int(mode, 8), check):
             written["changes"]["diff"] = "masked by who calls"
     return written
+
+
+def _check(checker: str, name: str, path: str) -> None:
+    """Fail if a program does not take a file that is to be ``name``."""
+    command = [*shlex.split(checker), path]
+    done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True)
+    if done["retcode"]:
+        said = " ".join(f"{done['stdout']} {done['stderr']}".replace(path, name).split())
+        raise CommandExecutionError(
+            f"{command[0]} refuses the new {name}, so the old one stays: "
+            f"{said.rstrip('.') or 'exit code ' + str(done['retcode'])}."
+        )
 
 
 def _ids(user: str, group: str) -> tuple[int, int]:

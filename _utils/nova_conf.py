@@ -1,13 +1,14 @@
 """
-OpenStack configuration files, as oslo.config reads them.
+OpenStack configuration files, as oslo.config reads them; and what may be shown of any.
 """
 
+import difflib
 import re
 
 from salt.exceptions import CommandExecutionError
 
 #: Options whose value is a secret, by name.
-SECRET = re.compile(r"(password|secret|auth_key|_token$|transport_url|connection$|_key$)")
+SECRET = re.compile(r"(password|secret|auth_(key|pass$)|_token$|transport_url|connection$|_key$)")
 #: What tells who logs in to Keystone, and where.
 _AUTH = ("auth_url", "username", "password", "project_name")
 _AUTH += ("user_domain_name", "project_domain_name")
@@ -141,6 +142,25 @@ def diff(old: str, new: str) -> dict[str, dict[str, str | None]]:
                     "new": _shown(name, will.get(name)),
                 }
     return changes
+
+
+def diff_lines(old: str, new: str) -> dict[str, str]:
+    """
+    What changes from one text to another, line by line, secrets masked.
+
+    old, new : str
+        Texts of lines whose first word names what follows.
+
+    Returns ``{diff: …}``, empty for texts that are the same.
+    """
+
+    def shown(line):
+        sign, words = line[0], line[1:].split(None, 1)
+        secret = len(words) == 2 and is_secret(words[0])
+        return f"{sign}{line[1:].partition(words[1])[0]}***" if secret else line
+
+    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""))[2:]
+    return {"diff": "\n".join(map(shown, lines))} if lines else {}
 
 
 def _shown(name: str, values: list[str] | None) -> str | None:

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from salt.exceptions import CommandExecutionError
 
@@ -87,7 +87,14 @@ def fresh(path: str, text: bytes, uid: int = -1, gid: int = -1, mode: int = 0o64
             os.unlink(temp)
 
 
-def replace(path: str, text: str, uid: int = -1, gid: int = -1, mode: int = 0o644) -> bool:
+def replace(
+    path: str,
+    text: str,
+    uid: int = -1,
+    gid: int = -1,
+    mode: int = 0o644,
+    check: Callable[[str], None] | None = None,
+) -> bool:
     """
     Give a file a text in one step; False: another run has given it the same meanwhile.
 
@@ -99,6 +106,8 @@ def replace(path: str, text: str, uid: int = -1, gid: int = -1, mode: int = 0o64
         Whose it will be; -1: those of this process.
     mode : int
         Its mode.
+    check : function
+        Called with the path of the new file before that goes live; raises if it must not.
 
     Raises CommandExecutionError when it cannot be written; it is then as it was.
     """
@@ -108,6 +117,8 @@ def replace(path: str, text: str, uid: int = -1, gid: int = -1, mode: int = 0o64
             if file.read() == data:
                 return False
         with fresh(path, data, uid, gid, mode) as temp:
+            if check:
+                check(temp)
             rename(temp, path)
     return True
 

@@ -21,6 +21,7 @@ ROLES = ("controller", "compute", "haproxy")
 KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates", "lookup")
 # What a peer's key starts on a compute node.
 MIGRATION = "/usr/local/lib/nova-formula/migration"
+VRRP_PASSWORD = re.compile("[A-Za-z0-9._+-]{1,8}")
 # Where a repository of yum or dnf is, and none of apt.
 YUM = {"baseurl", "mirrorlist", "metalink"}
 # An option that there is where salt-ssh renders for a node, on the master.
@@ -182,6 +183,7 @@ def _faults_of_sense(nova, pillar, secrets):
                 f"nova:passwords:{name} names no sdb secret of one line: check it, and the "
                 "sdb profile in the minion's configuration."
             )
+    faults += _faults_of_keepalived(nova, passwords, secrets)
     for key, value in (
         ("passwords:messaging", secrets.get("messaging", "")),
         ("messaging:user", nova["messaging"]["user"]),
@@ -287,6 +289,31 @@ def _faults_of_retired(nova):
         for name in names
         if name in used[kind]
     ]
+
+
+def _faults_of_keepalived(nova, passwords, secrets):
+    conf = nova["haproxy"]["keepalived"]
+    if "address" not in conf or "haproxy" not in nova["roles"]:
+        return
+    try:
+        ipaddress.ip_interface(conf["address"])
+    except ValueError:
+        yield "nova:haproxy:keepalived:address must be an address with its prefix."
+    if ":" in conf["address"] and conf["version"] == 2:
+        yield "nova:haproxy:keepalived:version must be 3 for an IPv6 address."
+    if _has_vrrp_password(nova):
+        if "keepalived" not in passwords:
+            yield "nova:passwords:keepalived is missing."
+        elif secrets["keepalived"] and not VRRP_PASSWORD.fullmatch(secrets["keepalived"]):
+            yield (
+                "nova:passwords:keepalived must be of 8 letters, digits and . _ + - at most: VRRP "
+                "has no room for more."
+            )
+
+
+def _has_vrrp_password(nova):
+    conf = nova["haproxy"]["keepalived"]
+    return "haproxy" in nova["roles"] and "address" in conf and conf["version"] == 2
 
 
 def _passwords(role):
@@ -420,7 +447,10 @@ def _roles(pillar, minion_id):
 
 def _secrets(nova, passwords):
     """The passwords that stand in this node's files, by name; "" for one that sdb does not give."""
-    names = {name for role in nova["roles"] for name in _passwords(role)} & passwords.keys()
+    names = {name for role in nova["roles"] for name in _passwords(role)}
+    if _has_vrrp_password(nova):
+        names.add("keepalived")
+    names &= passwords.keys()
     return {name: _resolved(str(passwords[name])) for name in sorted(names)}
 
 
@@ -445,6 +475,7 @@ def _derive(nova, secrets):
     nova["host"] = __grains__.get("nodename", __grains__["id"])
     nova["migration"] = _migration(nova)
     nova["my_netloc"] = _bracketed(nova["my_ip"]) if nova["my_ip"] else None
+    nova["keepalived"] = _keepalived(nova, secrets)
     nova["unit_list"] = sorted({*nova["units"].values(), *nova.get("unwanted_units", [])})
     for wsgi in nova["wsgi"].values():
         # From some release on the application is a module; the script goes two releases later.
@@ -705,6 +736,31 @@ def _migration(nova):
         "minions": nova["topology"].get("compute", []),
         "keys": migration.get("keys", {}),
         "shell": ssh.get("shell"),
+    }
+
+
+def _keepalived(nova, secrets):
+    """
+    What this balancer says to the others by VRRP; None where none of them does.
+
+    It holds a secret, so only the template of keepalived.conf uses all of it.
+    """
+    conf, balancers = nova["haproxy"]["keepalived"], nova["topology"].get("haproxy", {})
+    package, unit = nova["packages"].pop("keepalived", []), nova["units"].pop("keepalived", None)
+    if "address" not in conf or "haproxy" not in nova["roles"]:
+        return None
+    nova["packages"]["haproxy"] = nova["packages"]["haproxy"] + package
+    nova["units"]["keepalived"] = unit
+    others = [host for host in balancers if host != __grains__["id"]]
+    family = "ipv6" if ":" in conf["address"] else "ipv4"
+    return {
+        **conf,
+        "bind_elsewhere": f"net.{family}.ip_nonlocal_bind",
+        # By the order of the topology; a balancer that only its role names comes last.
+        "priority": 200 - [*balancers, __grains__["id"]].index(__grains__["id"]),
+        "source": nova["my_ip"],
+        "peers": [balancers[host] for host in others],
+        "password": secrets.get("keepalived"),
     }
 
 

@@ -1,7 +1,20 @@
-# Takes our sections out of haproxy.cfg; haproxy itself and all other sections stay.
+# Lets the VIP go where keepalived holds it, and takes our sections out of haproxy.cfg; haproxy
+# itself and all other sections stay.
 {%- from "nova/map.jinja" import nova with context %}
 include:
   - nova.sync
+{%- if nova.keepalived %}
+
+nova-haproxy-clean-keepalived:
+  nova_unit.dead:
+    - name: {{ nova.units.keepalived | json }}
+
+nova-haproxy-clean-keepalived-files:
+  file.absent:
+    - names: [/etc/keepalived/keepalived.conf, /etc/sysctl.d/90-nova-formula.conf]
+    - require:
+      - nova_unit: nova-haproxy-clean-keepalived
+{%- endif %}
 
 nova-haproxy-clean-sections:
   nova_haproxy.sections_absent:

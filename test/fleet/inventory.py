@@ -38,6 +38,8 @@ HOSTS = {
     for host in (
         Host("infra", "10.20.0.10", "found in place, Salt master"),
         Host("lb1", "10.20.0.41", "haproxy", also=(VIP,)),
+        # With it the balancers are a pair, and keepalived holds the VIP: pillar.py.
+        Host("lb2", "10.20.0.42", "haproxy", spare=True),
         Host("ctl1", "10.20.0.60", "controller"),
         Host("ctl2", "10.20.0.70", "controller"),
         Host("ctl3", "10.20.0.75", "controller", spare=True),

@@ -27,6 +27,7 @@ from . import (
 
 STATE = Path("/var/lib/nova-formula-lab")
 FIXTURES = ("infra", "lb1")  # the hosts that the formula finds with something on them
+LIKE = {"lb2": "lb1"}  # those that look like one of these
 BARE = "bare"  # the snapshot that is always there: hosts as they were made
 
 
@@ -138,7 +139,8 @@ def ground(os_name: str, salt: str) -> dict[str, Path]:
 
 def bare_layers(host: str, pieces: dict[str, Path]) -> list[str]:
     """Return the layers of a freshly made host, topmost first, of its system's pieces."""
-    own = [pieces[host] / "layer"] if host in FIXTURES else []
+    fixture = LIKE.get(host, host)
+    own = [pieces[fixture] / "layer"] if fixture in FIXTURES else []
     return [str(path) for path in (*own, pieces["base"], pieces["system"])]
 
 
@@ -201,16 +203,37 @@ def _binds(lab: Lab, name: str) -> dict[Path, str]:
 
 def refresh_pillar(lab: Lab) -> None:
     """Write the master's pillar, and all passwords in one file, for tests to search for."""
-    pillar.write(lab.directory / "pillar", lab.seed, lab.facts["os"])
+    pair = set(pillar.PAIR) <= lab.facts["hosts"].keys()
+    pillar.write(lab.directory / "pillar", lab.seed, lab.facts["os"], pair)
     known = lab.directory / "secrets.json"
     known.touch(0o600)
     known.write_text(json.dumps(pillar.passwords(lab.seed), indent=2))
 
 
-def down(name: str) -> None:
-    """Stop a lab and remove all of it but the cache; also what is left of one that died."""
+def off(name: str, host: str) -> None:
+    """Take a host's power away, as its peers see it: it falls silent, and closes nothing."""
     lab = Lab(name)
-    with lab.changing(), shell.step(f"take down lab {name}"):
+    with lab.changing():
+        network.unplug(name, host)
+        hosts.kill([lab.place(host)])
+
+
+def down(name: str, wanted: Sequence[str] = ()) -> None:
+    """Stop a lab and remove all of it but the cache; also what is left of one that died.
+
+    wanted: the hosts to remove; all, if none is named.
+    """
+    lab = Lab(name)
+    with lab.changing(), shell.step(f"take down {', '.join(wanted) or 'lab ' + name}"):
+        if wanted:
+            hosts.kill([lab.place(host) for host in wanted])
+            for host in wanted:
+                del lab.facts["hosts"][host]
+                shell.remove_tree(lab.place(host).directory)
+                hosts.succeeds(lab.place("infra"), "salt-key", "--yes", f"--delete={host}")
+            lab.write()
+            refresh_pillar(lab)
+            return
         hosts.kill([lab.place(host) for host in inventory.HOSTS])
         network.down(name)
         shell.remove_tree(lab.directory)

@@ -15,6 +15,7 @@ KINDS = {
         "neutron-plugin-ml2", "python3-openstackclient",
     ),
     "lb1": ("haproxy", "socat"),
+    "a pair of balancers": ("keepalived",),
     "controller": (
         "nova-api", "nova-conductor", "nova-scheduler", "nova-consoleproxy", "novnc",
         "placement-api", "python3-openstackclient", "mariadb-client", "memcached",

@@ -19,6 +19,7 @@ from . import inventory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "pillar.example"
+PAIR = ("lb1", "lb2")
 NASTY = "@/%$:#'\""
 
 
@@ -50,8 +51,11 @@ def passwords(seed: str) -> dict[str, str]:
     return {key: password(seed, key) for key in sorted(keys)}
 
 
-def write(directory: Path, seed: str, os_name: str) -> None:
-    """Write the master's pillar: the example, and the passwords of all and of controllers."""
+def write(directory: Path, seed: str, os_name: str, pair: bool) -> None:
+    """Write the master's pillar: the example, and the passwords of all and of controllers.
+
+    pair: whether there are two balancers, which hold the VIP between them.
+    """
     everyone = set(example("a minion without a role")["nova"]["passwords"])
     site = passwords(seed)
     top = {"base": {"*": ["nova", "system", "secrets"],
@@ -64,6 +68,18 @@ def write(directory: Path, seed: str, os_name: str) -> None:
         "secrets_controllers.sls": _sls(
             {"passwords": {key: site[key] for key in site if key not in everyone}}),
     }
+    if pair:
+        top["base"]["*"].append("pair")
+        top["base"][",".join(PAIR)] = [{"match": "list"}, "secrets_balancers"]
+        keepalived = {"address": f"{inventory.VIP}/{inventory.PREFIX}", "interface": "host0"}
+        balancers = {host: inventory.HOSTS[host].address for host in PAIR}
+        secret = password(seed, "keepalived")[-8:]  # VRRP has no room for more
+        files |= {
+            "top.sls": "#!json\n" + json.dumps(top, indent=2),
+            "pair.sls": _sls({"topology": {"haproxy": balancers},
+                              "haproxy": {"keepalived": keepalived}}),
+            "secrets_balancers.sls": _sls({"passwords": {"keepalived": secret}}),
+        }
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     for name, text in files.items():

@@ -351,6 +351,69 @@ def test_a_check_asks_an_api_and_only_connects_to_the_console():
     assert "timeout tunnel 1h" in sections["openstack_nova_port_6080"]
 
 
+PAIR = {
+    "haproxy__keepalived": {"address": "10.20.0.40/24", "interface": "eth0"},
+    "topology__haproxy": {"lb1": "10.20.0.41", "lb2": "10.20.0.42"},
+    "passwords__keepalived": "s3cr.t",
+}
+
+
+@pytest.mark.parametrize(("host", "priority", "peer"), [("lb1", 200, 42), ("lb2", 199, 41)])
+def test_balancers_hold_the_vip_in_the_order_of_the_topology(host, priority, peer):
+    nova = run_map(changed(host, **PAIR), host)
+    assert nova["faults"] == []
+    assert nova["keepalived"]["priority"] == priority
+    assert nova["keepalived"]["peers"] == [f"10.20.0.{peer}"]
+    assert nova["packages"]["haproxy"] == ["haproxy", "keepalived"]
+    assert (nova["units"]["keepalived"], nova["keepalived"]["password"]) == ("keepalived", "s3cr.t")
+
+
+@pytest.mark.parametrize(("host", "pillar"), [("lb1", {}), ("ctl1", PAIR)])
+def test_nobody_else_hears_of_keepalived(host, pillar):
+    nova = run_map(changed(host, **pillar), host)
+    assert (nova["faults"], nova["keepalived"]) == ([], None)
+    assert "keepalived" not in {*nova["packages"], *nova["units"], *nova["unit_list"]}
+
+
+VRRP = {
+    "no password": ({"passwords__keepalived": None}, "nova:passwords:keepalived is missing."),
+    "a long one": (
+        {"passwords__keepalived": "a" * 9},
+        "nova:passwords:keepalived must be of 8 letters, digits and . _ + - at most: VRRP has no "
+        "room for more.",
+    ),
+    "one that sdb gives": (
+        {"passwords__keepalived": "sdb://vault/long"},
+        "nova:passwords:keepalived must be of 8 letters, digits and . _ + - at most: VRRP has no "
+        "room for more.",
+    ),
+    "no address": (
+        {"haproxy__keepalived": {"address": "10.20.0.400/24", "interface": "eth0"}},
+        "nova:haproxy:keepalived:address must be an address with its prefix.",
+    ),
+    "an IPv6 address": (
+        {"haproxy__keepalived": {"address": "fd00::40/64", "interface": "eth0"}},
+        "nova:haproxy:keepalived:version must be 3 for an IPv6 address.",
+    ),
+    "no interface": (
+        {"haproxy__keepalived": {"address": "10.20.0.40/24"}},
+        "nova:haproxy:keepalived:interface is missing.",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", VRRP)
+def test_what_vrrp_cannot_do_is_a_fault(what):
+    changes, fault = VRRP[what]
+    assert run_map(changed("lb1", **{**PAIR, **changes}), "lb1")["faults"] == [fault]
+
+
+def test_vrrp_version_3_needs_no_password():
+    conf = {**PAIR["haproxy__keepalived"], "version": 3}
+    pillar = {**PAIR, "haproxy__keepalived": conf, "passwords__keepalived": None}
+    assert run_map(changed("lb1", **pillar), "lb1")["faults"] == []
+
+
 def test_metadata_gets_a_section_when_it_is_asked_for():
     sections = run_map(changed("lb1", metadata={"balanced": True}), "lb1")["sections"]
     assert "openstack_nova_port_8775" in sections

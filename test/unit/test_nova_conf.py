@@ -23,6 +23,20 @@ def test_a_diff_names_options_and_masks_secrets(loaders):
     }
 
 
+def test_a_diff_of_lines_masks_what_stands_after_the_name_of_a_secret(loaders):
+    utils, _, _ = loaders
+    old = "vrrp {\n    priority 200\n    auth_pass one two\n    state BACKUP\n}\n"
+    new = "vrrp {\n    priority 199\n    auth_pass three\n    state BACKUP\n}\n"
+    assert utils["nova_conf.diff_lines"](old, new)["diff"].split("\n") == [
+        "@@ -2,2 +2,2 @@",
+        "-    priority 200",
+        "-    auth_pass ***",
+        "+    priority 199",
+        "+    auth_pass ***",
+    ]
+    assert utils["nova_conf.diff_lines"](old, old) == {}
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -65,9 +79,11 @@ def template(opts, tmp_path):
     return "salt://t.jinja"
 
 
-def managed(loaders, path, template, **kwargs):
+def managed(loaders, path, template, checker=None, ini=True, **kwargs):
     me = pwd.getpwuid(0).pw_name
-    return loaders[2]["nova_conf.managed"](str(path), template, user=me, group=me, context=kwargs)
+    return loaders[2]["nova_conf.managed"](
+        str(path), template, user=me, group=me, context=kwargs, checker=checker, ini=ini
+    )
 
 
 def test_a_file_is_written_and_its_secret_is_not_shown(opts, template, testmode, tmp_path):
@@ -157,6 +173,24 @@ def test_a_file_that_another_run_wrote_meanwhile_is_no_change(opts, template, tm
     finally:
         scope["_text"] = text
     assert (ret["result"], ret["changes"], path.read_text()) == (True, {}, whole)
+
+
+def test_a_file_that_its_program_refuses_does_not_go_live(opts, template, tmp_path):
+    path = tmp_path / "keepalived.conf"
+    ret = managed(load(opts), path, template, checker="grep -q 'b = 1'", b=1)
+    assert ret["result"] is True and path.read_text()
+    ret = managed(load(opts), path, template, checker="grep -q 'b = 1'", b=2)
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert "so the old one stays" in ret["comment"] and "\n" not in ret["comment"]
+    assert "b = 1" in path.read_text()
+
+
+def test_a_file_that_has_no_options_is_shown_line_by_line(opts, template, testmode, tmp_path):
+    path = tmp_path / "keepalived.conf"
+    managed(load(opts), path, template, ini=False, b=1)
+    opts["test"] = testmode
+    ret = managed(load(opts), path, template, ini=False, b=2)
+    assert ret["changes"] == {"diff": "@@ -4 +4 @@\n-b = 1\n+b = 2"}
 
 
 def test_a_template_that_fails_is_one_sentence(opts, template, testmode, tmp_path):

@@ -9,7 +9,7 @@ import jinja2
 import pytest
 import yaml
 from conftest import ROOT, load
-from test_map import changed, run_map
+from test_map import PAIR, changed, run_map
 
 UWSGI = {
     "api": ("nova-api", "/etc/nova/nova-api-uwsgi.ini"),
@@ -366,6 +366,43 @@ def test_repositories_of_the_docs_are_set_up_where_they_belong_and_signed(opts, 
             assert (chunk["gpgcheck"], chunk["gpgkey"][:8]) == (1, "https://")
         else:
             assert "signed-by=" in chunk["name"] and chunk["key_url"].startswith("https://")
+
+
+def keepalived(text, **pillar):
+    """What the balancer's template makes of a pillar."""
+    template = text.partition("-%}")[2]
+    nova = run_map(changed("lb1", **{**PAIR, **pillar}), "lb1")
+    return jinja2.Template(template, undefined=jinja2.StrictUndefined).render(nova=nova)
+
+
+def test_balancers_speak_vrrp_to_each_other_with_a_password_where_its_version_has_one():
+    text = (ROOT / "nova/files/keepalived.conf.jinja").read_text()
+    words = keepalived(text).split()
+    assert words[words.index("auth_pass") + 1] == "s3cr.t"
+    assert words[words.index("unicast_peer") + 2] == "10.20.0.42"
+    third = keepalived(text, haproxy__keepalived={**PAIR["haproxy__keepalived"], "version": 3})
+    assert "vrrp_version 3" in third and "auth_" not in third
+    alone = keepalived(text, topology__haproxy={"lb1": "10.20.0.41"})
+    assert "unicast" not in alone and alone.count("{") == alone.count("}")
+
+
+@pytest.mark.parametrize(("system", "checked"), [("CentOS 7", False), ("Rocky 9", True)])
+def test_the_vip_goes_to_a_balancer_that_listens_on_it(opts, system, checked):
+    pair = {"roles": ["haproxy"], "topology": {**ELSEWHERE, "haproxy": PAIR["topology__haproxy"]}}
+    pair |= {key: value for key, value in PAIR.items() if key != "topology__haproxy"}
+    states = {chunk["__id__"]: chunk for chunk in compiled(opts, system, **pair)}
+    order = [
+        f"nova-haproxy-{state}"
+        for state in ("keepalived-bind-allowed", "service-running", "keepalived-running")
+    ]
+    bind, haproxy, vip = (states[name] for name in order)
+    assert {"nova_unit": order[1]} in bind["require_in"]
+    assert {"sls": "nova.haproxy.service"} in vip["require"]
+    conf = states["nova-haproxy-keepalived-conf"]
+    assert (conf["mode"], conf["user"], "checker" in conf) == ("0600", "root", checked)
+    assert "s3cr.t" not in str(states)
+    gone = compiled(opts, system, "nova.clean", **pair)
+    assert [c["name"] for c in gone if c["fun"] == "dead"] == ["keepalived"]
 
 
 def test_warnings_reach_the_operator_and_change_nothing(opts):

@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
 
@@ -88,6 +89,7 @@ haproxy:
   bind_address: zzbindzz
   check: check zzcheckzz
   options: {openstack_nova_port_8774: [option zzoptionzz]}
+  keepalived: {address: 10.20.0.40/24, interface: zzinterfacezz}
 cell: zzcellazz
 flavors:
   zzflavorzz:
@@ -129,6 +131,7 @@ passwords:
   database_nova: zzpwdbnovazz
   database_placement: zzpwdbplacementzz
   metadata: zzpwmetadatazz
+  keepalived: zzpwvzz
   keystone_zzservicezz: zzpwservicezz
   cells: {zzcellzz: {database: zzpwcelldbzz, messaging: zzpwcellmqzz}}
 firewall: {zone: zzfirezonezz, ports: {controller: [1/tcp], compute: [1/tcp], haproxy: [1/tcp]}}
@@ -272,7 +275,7 @@ def test_the_site_has_every_key_that_takes_a_text():
 
 
 #: Texts that are words of the formula's own, or of a form that leaves nothing to choose.
-CLOSED = ["release", "management_network", "module_from"]
+CLOSED = ["release", "management_network", "module_from", "address"]
 
 
 def free(node, path=()):
@@ -323,7 +326,7 @@ def made(tmp_path_factory):
         for chunk in chunks["nova"]:
             if chunk["fun"] == "managed" and "template" in chunk:
                 files[chunk["__id__"]] = rendered(chunk)
-        conf = {}
+        conf, lines = {}, {}
         for chunk in chunks["nova"]:
             if chunk["state"] == "nova_conf":
                 path = os.path.join(options["root_dir"], chunk["__id__"])
@@ -332,10 +335,14 @@ def made(tmp_path_factory):
                     path, chunk["source"], user=me, group=me, context=chunk["context"]
                 )
                 assert ret["result"] is True, ret
-                conf[chunk["__id__"]] = path
+                if chunk.get("ini", True):
+                    conf[chunk["__id__"]] = path
+                else:
+                    lines[chunk["__id__"]] = Path(path).read_text()
         sections = next(c["sections"] for c in chunks["nova"] if c["state"] == "nova_haproxy")
         return SimpleNamespace(
-            texts=texts, chunks=chunks, files=files, conf=conf, sections=sections, modules=modules
+            texts=texts, chunks=chunks, files=files, conf=conf, lines=lines, sections=sections,
+            modules=modules,
         )
 
     return make
@@ -407,6 +414,13 @@ def test_oslo_config_reads_what_the_pillar_says(made, kind):
                 if token in ("zzsectionzz", "zzoptzz", "zzplacesectionzz", "zzplaceoptzz")
             }).items()
         }
+
+
+@pytest.mark.parametrize("kind", LITERAL)
+def test_a_text_says_nothing_else_to_keepalived(made, kind):
+    hostile, harmless = made(LITERAL[kind]), made()
+    assert len(harmless.lines) == 1 and "zzpwvzz" in str(harmless.lines)
+    assert hostile.lines == replaced(harmless.lines, hostile.texts)
 
 
 def literal(value, option, hostile):
