@@ -1,5 +1,5 @@
 """
-Sections of an haproxy.cfg, owned by name and edited in place.
+Sections of an haproxy.cfg, owned by name and edited in place; servers, as haproxy runs them.
 
 Whatever stands outside of the named sections stays as it is, to the byte. Comments and blank lines
 after a section's last line belong to nobody and stay as well.
@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import re
+import socket
 import tempfile
 
 import salt.utils.path
@@ -28,6 +29,12 @@ CLASHES = {
 #: Exit codes of ``haproxy -c``.
 EXIT_VALID = 0
 EXIT_NO_LISTENER = 2
+
+#: Bits of a server's administrative state, in ``show servers state``.
+MAINTENANCE = 0x01
+DRAIN = 0x08
+#: Its operational state while it serves, or is about to.
+RUNNING = ("1", "2")
 
 _WORD = re.compile(
     r"""\#.*|(?:[^\s"'\\#]|\\.|"(?:[^"\\]|\\.)*"|'[^']*'|["'\\])+""", re.ASCII | re.DOTALL
@@ -174,6 +181,111 @@ def _plan(
     changes.update(changed)
     _refuse_shared_binds(new, wanted, kind, name)
     return old, new, changes
+
+
+def servers(
+    sections: list[str], name: str = "/run/haproxy/admin.sock"
+) -> dict[str, dict[str, dict[str, bool | int]]]:
+    """
+    The servers of sections, as haproxy sees them at this moment.
+
+    sections : list
+        Names of sections.
+    name : str
+        Path of haproxy's statistics socket.
+
+    Returns section → server → ``up``, ``drained``, ``maintenance`` (booleans) and ``sessions``
+    (their number). Raises CommandExecutionError when haproxy does not answer or has no such
+    section.
+
+    CLI Example::
+
+        salt lb1 nova_haproxy.servers '[openstack_nova_port_8774]'
+    """
+    sessions = {}
+    for line in _said(name, "show stat").splitlines():
+        fields = line.split(",")
+        if len(fields) > 4 and not line.startswith("#"):
+            sessions[fields[0], fields[1]] = int(fields[4] or 0)
+    found: dict[str, dict[str, dict[str, bool | int]]] = {section: {} for section in sections}
+    for line in _said(name, "show servers state").splitlines():
+        fields = line.split()
+        if len(fields) > 6 and fields[1] in found:
+            _, section, _, server, _, state, admin = fields[:7]
+            found[section][server] = {
+                "up": state in RUNNING,
+                "drained": bool(int(admin) & DRAIN),
+                "maintenance": bool(int(admin) & MAINTENANCE),
+                "sessions": sessions.get((section, server), 0),
+            }
+    if missing := [section for section, known in found.items() if not known]:
+        raise CommandExecutionError(
+            f"haproxy has no servers in {', '.join(missing)}: apply nova.haproxy first."
+        )
+    return found
+
+
+def drain(section: str, server: str, name: str = "/run/haproxy/admin.sock") -> None:
+    """
+    Give a server no new connections; it keeps those that it has. A reload of haproxy forgets it.
+
+    section, server : str
+        Of haproxy's configuration.
+    name : str
+        Path of haproxy's statistics socket, which has to be of level admin.
+
+    Raises CommandExecutionError when haproxy refuses.
+
+    CLI Example::
+
+        salt lb1 nova_haproxy.drain openstack_nova_port_8774 ctl1
+    """
+    _set_state(section, server, "drain", name)
+
+
+def ready(section: str, server: str, name: str = "/run/haproxy/admin.sock") -> None:
+    """
+    Give a server connections again, if its check is content with it.
+
+    section, server : str
+        Of haproxy's configuration.
+    name : str
+        Path of haproxy's statistics socket, which has to be of level admin.
+
+    Raises CommandExecutionError when haproxy refuses.
+
+    CLI Example::
+
+        salt lb1 nova_haproxy.ready openstack_nova_port_8774 ctl1
+    """
+    _set_state(section, server, "ready", name)
+
+
+def _set_state(section: str, server: str, state: str, name: str) -> None:
+    for word in (section, server):
+        if _words(word) != (word,) or {*word} & {*"/;"}:
+            raise SaltInvocationError(f"{word!r} is no name for a section or server of haproxy.")
+    said = _said(name, f"set server {section}/{server} state {state}").strip()
+    if said:
+        raise CommandExecutionError(
+            f"haproxy does not set {section}/{server} to {state}: {said.rstrip('.')}. Its "
+            f"statistics socket {name} has to be of level admin, in haproxy.cfg's section global."
+        )
+
+
+def _said(path: str, command: str) -> str:
+    """What haproxy answers to a command at its statistics socket."""
+    try:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(10)
+            link.connect(path)
+            link.sendall(f"{command}\n".encode())
+            return b"".join(iter(lambda: link.recv(65536), b"")).decode("utf-8", "replace")
+    except OSError as exc:
+        raise CommandExecutionError(
+            f"haproxy does not answer at {path} ({exc.strerror or exc}): see that it runs, and "
+            "that nova:haproxy:socket is the `stats socket` of haproxy.cfg."
+        ) from exc
 
 
 def _read(path: str) -> str | None:

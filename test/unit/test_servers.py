@@ -3,6 +3,7 @@ All states of a node compile on every distribution, and serve the APIs by the we
 distribution and its release have, each on its own address.
 """
 
+import itertools
 import re
 
 import jinja2
@@ -403,6 +404,25 @@ def test_the_vip_goes_to_a_balancer_that_listens_on_it(opts, system, checked):
     assert "s3cr.t" not in str(states)
     gone = compiled(opts, system, "nova.clean", **pair)
     assert [c["name"] for c in gone if c["fun"] == "dead"] == ["keepalived"]
+
+
+def test_a_rollout_goes_from_one_controller_to_the_next_only_when_all_was_well(opts):
+    opts["pillar"] = {"nova": {"topology": {
+        "controller": {"ctl1": "10.20.0.60", "ctl2": "10.20.0.70"},
+        "haproxy": PAIR["topology__haproxy"],
+    }}}
+    states = load(opts)[1]["state.show_low_sls"]("nova.orchestrate.rolling")
+    steps = [(c["tgt"], c["sls"], c.get("pillar", {}).get("nova_drained")) for c in states]
+    balancers = ["lb1", "lb2"]
+    assert steps == [
+        (balancers, "nova.haproxy.drained", ["ctl1"]),
+        ("ctl1", "nova", None),
+        (balancers, "nova.haproxy.drained", ["ctl2"]),
+        ("ctl2", "nova", None),
+        (balancers, "nova.haproxy.drained", []),
+    ]
+    for before, step in itertools.pairwise(states):
+        assert step["require"] == [{"salt": before["__id__"]}]
 
 
 def test_warnings_reach_the_operator_and_change_nothing(opts):

@@ -86,6 +86,7 @@ identity:
       user: {name: zzuserczz, email: zzemailzz, roles: [zzuserrolezz]}
 haproxy:
   config: /etc/zzhaproxyzz
+  socket: /run/zzsocketzz
   bind_address: zzbindzz
   check: check zzcheckzz
   options: {openstack_nova_port_8774: [option zzoptionzz]}

@@ -1,0 +1,52 @@
+# The formula on one controller after another, each drained in all balancers before:
+# `salt-run state.orchestrate nova.orchestrate.rolling`. What fails stops it.
+{%- set topology = pillar.get('nova', {}).get('topology', {}) %}
+{%- set balancers = topology.get('haproxy', {}).keys() | list %}
+{%- set controllers = topology.get('controller', {}).keys() | list %}
+{%- if not (balancers and controllers) %}
+nova-orchestrate-rolling-topology:
+  test.fail_without_changes:
+    - name: The master's own pillar has no nova:topology with controllers and balancers.
+    - comment: >-
+        Give the master, whose id ends in _master, the site's nova:topology in the pillar's top
+        file, or add the topology to the command, as pillar=….
+    - failhard: True
+{%- endif %}
+{%- for controller in controllers if balancers %}
+
+# Who was drained before is put back, whether by this run or by one that was killed.
+nova-orchestrate-rolling-{{ controller }}-drained:
+  salt.state:
+    - tgt: {{ balancers | json }}
+    - tgt_type: list
+    - expect_minions: True
+    - queue: True
+    - sls: nova.haproxy.drained
+    - pillar: {nova_drained: [{{ controller | json }}]}
+{%- if not loop.first %}
+    - require:
+      - salt: nova-orchestrate-rolling-{{ loop.previtem }}-applied
+{%- endif %}
+
+nova-orchestrate-rolling-{{ controller }}-applied:
+  salt.state:
+    - tgt: {{ controller | json }}
+    - expect_minions: True
+    - queue: True
+    - sls: nova
+    - require:
+      - salt: nova-orchestrate-rolling-{{ controller }}-drained
+{%- if loop.last %}
+
+nova-orchestrate-rolling-all-ready:
+  salt.state:
+    - tgt: {{ balancers | json }}
+    - tgt_type: list
+    - expect_minions: True
+    - queue: True
+    - sls: nova.haproxy.drained
+    - pillar: {nova_drained: []}
+    - require:
+      - salt: nova-orchestrate-rolling-{{ controller }}-applied
+{%- endif %}
+{%- endfor %}

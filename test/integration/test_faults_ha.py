@@ -1,0 +1,221 @@
+"""
+A fleet under load while parts of it are broken: requests that fail, and how long all takes to be
+well again, without a person. The figures stand in docs/ha.md.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+
+import pytest
+from conftest import CONTROLLERS, LAB, ROOT, apply, lab, on, sh, sql
+
+sys.path.insert(0, str(ROOT / "test"))
+from fleet import demo  # noqa: E402
+from fleet.lab import Lab, refresh_pillar  # noqa: E402
+
+pytestmark = pytest.mark.long
+
+LOAD = ("/opt/saltstack/bin/python", "/srv/formula/test/fleet/load.py")
+#: Seconds within which everything has to be well again, whatever it was.
+PATIENCE = 300
+#: Seconds of load before a fault, and after all is well.
+QUIET = 3
+ADDRESSES = {"ctl1": "10.20.0.60", "ctl2": "10.20.0.70"}
+#: Asks each URL of its arguments; fails where one does not answer.
+ASK = """
+import sys, urllib.request
+for url in sys.argv[1:]:
+    urllib.request.urlopen(url, timeout=2).close()
+"""
+#: Says a command to haproxy's statistics socket.
+SAY = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as link:
+    link.connect("/run/haproxy/admin.sock")
+    link.sendall(sys.argv[1].encode() + b"\\n")
+    print(b"".join(iter(lambda: link.recv(65536), b"")).decode())
+"""
+ROW = "| {:<42} | {:>8} | {:>6} | {:>5} | {:>7} | {:>5} |".format
+table = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def site():
+    """The converged fleet; after all tests, what they have seen."""
+    lab("up")
+    assert apply().failed() == []
+    yield
+    print("", ROW("fault", "requests", "failed", "later", "longest", "well"), *table, sep="\n")
+
+
+class Load:
+    """What the clients saw, and whether the site is well."""
+
+    def __init__(self):
+        self.program = subprocess.Popen(
+            [LAB, "exec", "infra", "--", *LOAD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.program.stdout.readline() == "ready\n"
+        time.sleep(QUIET)
+        self.seen = None
+
+    def stop(self):
+        """End the load; its report."""
+        if self.seen is None:
+            said, _ = self.program.communicate(timeout=PATIENCE)
+            self.seen = json.loads(said)
+        return self.seen
+
+    @property
+    def failures(self):
+        return self.stop()["failures"]
+
+
+@contextlib.contextmanager
+def load():
+    """Traffic through the VIP for as long as the block lasts."""
+    traffic = Load()
+    try:
+        yield traffic
+        traffic.stop()
+    finally:
+        traffic.program.kill()
+        traffic.program.wait()
+
+
+def figures(name, traffic, begin, broken, well):
+    """
+    A row of the table; the failures of requests that came after the fault.
+
+    begin, broken : when the fault began, and when it had happened
+    well : when all was well again
+    """
+    seen = traffic.stop()
+    late = [one for one in seen["failures"] if not one[0] <= broken or not one[1] >= begin]
+    row = ROW(
+        name,
+        seen["requests"],
+        len(seen["failures"]),
+        len(late),
+        f"{seen['longest wait']:.1f} s",
+        f"{well - begin:.0f} s",
+    )
+    table.append(row)
+    print("\n" + row, *seen["failures"][:5], sep="\n")
+    return late
+
+
+def well(since, controllers=CONTROLLERS, balancer="lb1"):
+    """
+    Whether each daemon has reported since then, each API answers, and the balancer knows.
+
+    Nova's daemons report every ten seconds, compute nodes through RabbitMQ and a conductor.
+    """
+    hosts = "','".join((*controllers, "cmp1", "cmp2"))
+    moment = datetime.fromtimestamp(since, timezone.utc).strftime("%F %T")
+    silent = sql(
+        "SELECT COUNT(*) FROM nova.services WHERE deleted = 0 AND topic IS NOT NULL AND "
+        "`binary` IN ('nova-conductor', 'nova-scheduler', 'nova-compute') AND "
+        f"host IN ('{hosts}') AND (last_seen_up IS NULL OR last_seen_up <= '{moment}')"
+    )
+    urls = [f"http://{ADDRESSES[host]}:{port}/" for host in controllers for port in (8774, 8778)]
+    urls.append("http://openstack-vip.example.org:5000/v3")
+    asked = lab("exec", "infra", "--", "python3", "-c", ASK, *urls, check=False)
+    return silent.strip() == "0" and asked.returncode == 0 and not down(controllers, balancer)
+
+
+def down(controllers=CONTROLLERS, balancer="lb1"):
+    """Our servers that a balancer does not send anybody to, with their state."""
+    said = on(balancer, "python3", "-c", SAY, "show stat").splitlines()
+    rows = [line.split(",") for line in said]
+    return {
+        f"{row[0]}/{row[1]}": row[17]
+        for row in rows
+        if row[0].startswith("openstack_nova") and row[1] in controllers and row[17] != "UP"
+    }
+
+
+def wait_well(since, **kwargs):
+    """Wait until all is well; when that was."""
+    while not well(since, **kwargs):
+        assert time.time() - since < PATIENCE, down()
+        time.sleep(0.3)
+    return time.time()
+
+
+def guest_comes_and_goes():
+    found = demo.guest(Lab(os.environ.get("NOVA_LAB", "nova")))
+    assert found["guest"]["status"] == "ACTIVE"
+    on("infra", "openstack", "server", "delete", "--wait", "demo")
+
+
+def test_a_killed_api_fails_only_what_it_was_answering():
+    with load() as traffic:
+        begin = time.time()
+        sh("ctl1", "systemctl kill --signal=KILL nova-api")
+        broken = time.time()
+        ended = wait_well(broken)
+        time.sleep(QUIET)
+    assert figures("a controller's API killed", traffic, begin, broken, ended) == []
+    guest_comes_and_goes()
+
+
+# ---- the formula itself as the fault: a changed configuration under load ------------------------
+
+
+@pytest.fixture
+def option():
+    """A function that gives an option of both APIs another value in the pillar of all."""
+    site = Lab(os.environ.get("NOVA_LAB", "nova"))
+
+    def change(number):
+        nova = {
+            "config": {"api": {"max_limit": number}},
+            "placement_config": {"placement": {"allocation_conflict_retry_count": number}},
+        }
+        (site.directory / "pillar/system.sls").write_text(json.dumps({"nova": nova}))
+
+    yield change
+    refresh_pillar(site)
+    assert apply().failed() == []
+
+
+def options():
+    """The values of that option on all controllers, for both APIs."""
+    files = "/etc/nova/nova.conf /etc/placement/placement.conf"
+    wanted = "^(max_limit|allocation_conflict_retry_count) = "
+    return {
+        line.split()[-1]
+        for host in CONTROLLERS
+        for line in sh(host, f"grep -hE '{wanted}' {files}").splitlines()
+    }
+
+
+def rolling():
+    """Run the rollout; what its steps said, by their ids."""
+    done = on("infra", "salt-run", "--out=json", "state.orchestrate", "nova.orchestrate.rolling")
+    (states,) = json.loads(done[done.index("{") :])["data"].values()
+    return {state["__id__"]: state for state in states.values()}
+
+
+def failed(steps):
+    return [(name, step["comment"]) for name, step in steps.items() if step["result"] is False]
+
+
+def test_a_rollout_of_a_changed_option_fails_no_request(option):
+    option(998)
+    with load() as traffic:
+        begin = time.time()
+        assert failed(rolling()) == []
+        ended = wait_well(time.time())
+    late = figures("orchestrate.rolling of a changed option", traffic, begin, begin, ended)
+    assert options() == {"998"}
+    assert late == [] and traffic.failures == []
