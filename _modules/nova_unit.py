@@ -41,6 +41,7 @@ PROPERTIES = (
     "ActiveEnterTimestampMonotonic",
     "ExecMainStartTimestampMonotonic",
     "StateChangeTimestampMonotonic",
+    "Job",
 )
 #: What ``act`` does to a unit.
 VERBS = ("start", "stop", "restart", "reload", "enable", "disable", "reset-failed", "daemon-reload")

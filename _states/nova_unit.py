@@ -305,9 +305,14 @@ def _come_up(name: str, timeout: int) -> None:
         name in _acted_on()
         and not __opts__["test"]
         and time.monotonic() - start < timeout
-        and _look(name, refresh=True)["ActiveState"] == "activating"
+        and _is_on_its_way(_look(name, refresh=True))
     ):
         time.sleep(INTERVAL)
+
+
+def _is_on_its_way(props: dict) -> bool:
+    # A busy systemd has the job for a moment before the unit's state says so.
+    return props["ActiveState"] == "activating" or props["Job"] not in ("", "0")
 
 
 def _look(name: str, units: list[str] | None = None, refresh: bool = False) -> dict:

@@ -790,10 +790,19 @@ def test_one_that_ended_after_it_was_told_to_start_is_a_failure(formula, systemd
     assert ret["result"] is testmode
 
 
-def test_one_that_takes_its_time_is_waited_for_and_not_started_again(formula, systemd, testmode):
+@pytest.mark.parametrize(
+    "props",
+    [
+        {"ActiveState": "activating", "SubState": "start"},
+        {"ActiveState": "inactive", "SubState": "dead", "Job": "77"},
+    ],
+)
+def test_one_that_takes_its_time_is_waited_for_and_not_started_again(
+    formula, systemd, testmode, props
+):
     systemd.stopped("nova-conductor")
     formula["nova_unit.started"]("nova", ["nova-conductor"])
-    systemd.unit("nova-conductor", ActiveState="activating", SubState="start")
+    systemd.unit("nova-conductor", **props)
     threading.Timer(0.1, systemd.unit, ["nova-conductor"]).start()
     ret = running(formula)
     assert (ret["result"], ret["changes"]) == (True, {})
