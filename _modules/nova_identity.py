@@ -420,36 +420,46 @@ def refusal(auth: dict, source: str = "") -> str:
     return ""
 
 
-def read_ahead(
-    users: dict[str, str] | None = None,
-    domain: str = "Default",
-    auth: dict | None = None,
-    cloud: str | None = None,
-    paths: dict[str, list[str]] | None = None,
-    region: str | None = None,
-) -> bool:
+def ask_ahead(asked: dict[str, Any]) -> bool:
     """
     Begin to ask for what later calls of this run look at, and do not wait for it.
 
-    That is a token, then the lists of roles, services and endpoints, meanwhile whether users'
-    passwords are right (a password costs Keystone some 0.2 s of hashing), and at last other
-    services. What fails is asked again by whoever looks at it, unless it would meet every request.
+    That is a token, then the lists of roles, services and endpoints, the project, its users and
+    assignments, meanwhile whether users' passwords are right (a password costs Keystone some 0.2 s
+    of hashing), and other services. What fails is asked again by whoever looks at it, unless it
+    would meet every request.
 
-    users : dict
-        Users' names, and the names of the pillar keys that hold their passwords.
-    domain : str
-        Name of the users' domain.
-    paths, region : dict, str
-        As of :func:`get_ahead`.
+    An SLS calls it while Salt renders, when the minion may still have this module as an older
+    formula left it: so it takes one dict whatever that holds, and False tells that nothing is
+    asked. Whoever needs it says why, and may come after what mends it.
+
+    asked : dict
+        ``users``: users' names, and the names of the pillar keys that hold their passwords;
+        ``project``, ``domain``: names of their project, and of both's domain; ``paths``,
+        ``region``: as of :func:`get_ahead`;
+        ``auth``, ``cloud``: see the module's head.
 
     CLI Example::
 
-        salt ctl1 nova_identity.read_ahead
+        salt ctl1 nova_identity.ask_ahead '{users: {nova: nova:passwords:keystone_nova}}'
     """
-    client = _client(auth, cloud)
+    auth, cloud = asked.get("auth"), asked.get("cloud")
+    users, domain = asked.get("users", {}), asked.get("domain", "Default")
+    try:
+        client = _client(auth, cloud)
+        probes = [
+            _probe(client, name, domain, _secret(None, key)) for name, key in users.items()
+        ]
+    except (CommandExecutionError, SaltInvocationError):
+        return False
     # One after another: a Keystone that has just started, asked much at once, may refuse a part.
     lists, passwords = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-    token = lists.submit(_access, client)
+
+    def enter() -> None:
+        _access(client)
+        if "project" in asked:
+            with suppress(CommandExecutionError):
+                accounts()
 
     def after_token(read: Callable[[], Any]) -> Any:
         # A wrong password is tried once, not by each.
@@ -460,16 +470,30 @@ def read_ahead(
         if key not in client.kept:
             client.kept[key] = (time.monotonic(), pool.submit(after_token, read))
 
+    def accounts() -> None:
+        where = {"domain_id": _domain_id(client, domain)}
+        key, read = _reading(client, "projects", name=asked["project"], **where)
+
+        def project() -> list[dict]:
+            found = read()
+            for row in found:
+                scope = {"scope.project.id": row["id"]}
+                begin(lists, *_reading(client, "role_assignments", **scope))
+            return found
+
+        begin(lists, key, project)
+        for name in list(users)[:FEW]:
+            begin(lists, *_reading(client, "users", name=name, **where))
+
+    token = lists.submit(enter)
+    for probe in probes:
+        begin(passwords, *probe)
     for collection in ("roles", "services", "endpoints"):
         begin(lists, *_reading(client, collection))
-    for name, key in (users or {}).items():
-        begin(passwords, *_probe(client, name, domain, _secret(None, key)))
-    if paths:
+    if "paths" in asked:
         listed = lists.submit(copy_context().run, catalog, auth, cloud)
-        wanted = [(service, path) for service, its in paths.items() for path in its]
-        _get_ahead(client, wanted, listed.result, region=region, auth=auth, cloud=cloud)
-    for pool in (lists, passwords):
-        pool.shutdown(wait=False)
+        where = {"region": asked.get("region"), "auth": auth, "cloud": cloud}
+        _get_ahead(client, asked["paths"], listed.result, **where)
     return True
 
 
@@ -753,7 +777,7 @@ def get_ahead(
     paths : dict
         Lists of paths by service type; other arguments and errors as of :func:`request`.
     anew : bool
-        False: what :func:`read_ahead` has begun holds.
+        False: what :func:`ask_ahead` has begun holds.
 
     CLI Example::
 
@@ -766,13 +790,13 @@ def get_ahead(
     if anew or any(_ahead(*each, region, interface) not in client.kept for each in wanted):
         catalog(auth, cloud)  # once, for all of them
         where = {"region": region, "interface": interface, "auth": auth, "cloud": cloud}
-        _get_ahead(client, wanted, lambda: None, **where)
+        _get_ahead(client, paths, lambda: None, **where)
     return True
 
 
 def _get_ahead(
     client: _Client,
-    wanted: list[tuple[str, str]],
+    paths: dict[str, list[str]],
     catalog_is_there: Callable[[], Any],
     interface: str = "public",
     **where,
@@ -781,13 +805,15 @@ def _get_ahead(
         catalog_is_there()
         return request(service, "GET", path, retry=False, interface=interface, **where)
 
-    pool = ThreadPoolExecutor()
-    for service, path in wanted:
-        # A thread has the loader's dunders in a copy of this context only.
-        asked = pool.submit(copy_context().run, ask, service, path)
-        key = _ahead(service, path, where["region"], interface)
-        client.kept[key] = (time.monotonic(), asked)
-    pool.shutdown(wait=False)
+    for service, its in paths.items():
+        # One after another: a service that is asked much at once has Keystone look at the token
+        # for each, where it would keep the answer.
+        pool = ThreadPoolExecutor(1)
+        for path in its:
+            # A thread has the loader's dunders in a copy of this context only.
+            asked = pool.submit(copy_context().run, ask, service, path)
+            key = _ahead(service, path, where["region"], interface)
+            client.kept[key] = (time.monotonic(), asked)
 
 
 def _ahead(service_type: str, path: str, region: str | None, interface: str) -> tuple:
@@ -1388,7 +1414,7 @@ def _masked(text: str, secret: str | None) -> str:
 def _client(auth: dict | None, cloud: str | None) -> _Client:
     cloud = None if auth else cloud or os.environ.get("OS_CLOUD")
     # By process: a socket that a fork inherits (`parallel: True`) must not be spoken to by both.
-    key = (os.getpid(), cloud, *sorted((k, str(v)) for k, v in (auth or {}).items()))
+    key = os.getpid(), cloud, json.dumps(auth, sort_keys=True)
     clients = __context__.setdefault("nova_identity.clients", {})
     client = clients.get(key)
     if client and client.faults:

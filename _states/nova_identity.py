@@ -11,53 +11,13 @@ left are reported by their ids, never guessed at.
 from collections.abc import Callable
 from typing import Any
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError
 
 
 def __virtual__():
     if "nova_identity.get" in __salt__:
         return True
     return False, "The module nova_identity is not loaded: run saltutil.sync_all."
-
-
-def read_ahead(
-    name: str,
-    users: dict[str, str] | None = None,
-    domain: str = "Default",
-    auth: dict | None = None,
-    cloud: str | None = None,
-    paths: dict[str, list[str]] | None = None,
-    region: str | None = None,
-) -> dict[str, Any]:
-    """
-    Keystone is asked for what later states look at, while others run. It changes nothing.
-
-    name : str
-        Any text.
-    users : dict
-        Users' names, and the names of the pillar keys that hold their passwords.
-    domain : str
-        Name of the users' domain.
-    paths : dict
-        Lists of paths by service type, for ``ahead`` of nova_verify.api_answers.
-    region : str
-        Of these services' endpoints.
-
-    .. code-block:: yaml
-
-        keystone:
-          nova_identity.read_ahead:
-            - users: {nova: 'nova:passwords:keystone_nova'}
-            - auth: {auth_url: …, username: admin, password_pillar: …}
-            - order: first
-    """
-    ret = {"name": name, "result": True, "changes": {}, "comment": "Keystone is being asked."}
-    try:
-        __salt__["nova_identity.read_ahead"](users, domain, auth, cloud, paths, region)
-    except (CommandExecutionError, SaltInvocationError) as exc:
-        # Whoever needs it says so, and may come after what mends it.
-        ret["comment"] = f"Nothing is read ahead: {exc}"
-    return ret
 
 
 def domain_present(

@@ -4,19 +4,6 @@
 include:
   - nova.sync
 
-# Keystone hashes while the states before these look at packages, databases and files.
-nova-controller-identity-read-ahead:
-  nova_identity.read_ahead:
-    - users:
-{%- for account in nova.accounts %}
-        {{ account.name | json }}: {{ ("nova:passwords:" ~ account.password) | json }}
-{%- endfor %}
-    - domain: {{ keystone.domain | json }}
-    - paths: {{ nova.asked | json }}
-    - region: {{ nova.region | json }}
-    - auth: {{ nova.auth | json }}
-    - order: first
-
 nova-controller-identity-project:
   nova_identity.project_present:
     - name: {{ keystone.service_project | json }}

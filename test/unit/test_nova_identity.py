@@ -628,26 +628,52 @@ def test_a_fault_that_meets_every_account_is_told_once(keystone, run, reading):
     assert len(keystone.asked("GET", "roles")) == 1
 
 
+AHEAD = {
+    "users": {"nova": "passwords:nova", "placement": "passwords:nova"},
+    "project": "service",
+    "domain": "Default",
+}
+
+
+def ask_ahead(minion, asked):
+    return minion.modules["nova_identity.ask_ahead"](asked)
+
+
 @pytest.mark.parametrize("reader", [False, True])
-def test_what_is_read_ahead_is_asked_once(keystone, run, auth, testmode, reader, request):
+def test_what_is_asked_ahead_is_asked_once(keystone, run, auth, testmode, reader, request):
     if reader:
         request.getfixturevalue("reading")
     site(run())
     keystone.requests.clear()
     minion = run(testmode)
-    ret = minion.state("read_ahead", "all", users={"nova": "passwords:nova"})
-    assert (ret["result"], ret["changes"]) == (True, {})
+    assert ask_ahead(minion, {**AHEAD, "auth": auth}) is True
     again = site(minion)
     assert [(ret["result"], ret["changes"]) for ret in again] == [(True, {})] * len(again)
-    for collection in ("roles", "services", "endpoints"):
-        assert keystone.asked("GET", collection) == [collection]
+    for collection in ("roles", "services", "endpoints", "projects", "role_assignments"):
+        assert len(keystone.asked("GET", collection)) == 1
+    assert len(keystone.asked("GET", "users")) == 2
     assert len(keystone.asked("POST", "auth/tokens")) == (2 if not reader else 1) + 1
 
 
-def test_what_fails_ahead_is_told_by_whoever_looks(keystone, run):
+def test_the_order_of_an_account_s_keys_makes_no_other_login(keystone, run, auth):
+    minion = run()
+    ask_ahead(minion, {"auth": dict(reversed(auth.items()))})
+    assert minion.call("list_roles", auth=auth)
+    assert len(keystone.asked("POST", "auth/tokens")) == 1
+
+
+def test_a_project_that_is_not_there_yet_has_no_assignments_to_ask_for(keystone, run, auth):
+    del keystone.rows["projects"][keystone.id("projects", "service")]
+    minion = run()
+    ask_ahead(minion, {**AHEAD, "auth": auth})
+    made = [minion.state("project_present", "service"), *site(minion)]
+    assert {ret["result"] for ret in made} == {True}
+
+
+def test_what_fails_ahead_is_told_by_whoever_looks(keystone, run, auth):
     keystone.one("users", name="admin")["password"] = "another"
     minion = run()
-    assert minion.state("read_ahead", "all", users={"nova": "passwords:nova"})["result"] is True
+    assert ask_ahead(minion, {**AHEAD, "auth": auth}) is True
     ret = minion.state("role_present", "service")
     assert ret["result"] is False
     assert "refuses the user admin" in ret["comment"]
@@ -655,20 +681,19 @@ def test_what_fails_ahead_is_told_by_whoever_looks(keystone, run):
 
 
 @pytest.mark.parametrize("fault", [403, 500])
-def test_what_is_refused_ahead_is_asked_again_by_whoever_looks(keystone, run, fault):
+def test_what_is_refused_ahead_is_asked_again_by_whoever_looks(keystone, run, auth, fault):
     keystone.faults["GET", "services"] = [fault]
     minion = run()
-    minion.state("read_ahead", "all")
+    ask_ahead(minion, {"auth": auth})
     ret = minion.state("service_present", "nova", type="compute")
     assert ret["result"] is True, ret["comment"]
     assert keystone.one("services", name="nova")
 
 
-def test_nothing_is_read_ahead_where_nothing_can_be_asked(run, auth):
-    auth["password_pillar"] = "passwords:missing"
-    ret = run().state("read_ahead", "all")
-    assert (ret["result"], ret["changes"]) == (True, {})
-    assert "passwords:missing" in ret["comment"]
+def test_nothing_is_asked_ahead_where_nothing_can_be(run, auth):
+    missing = {**auth, "password_pillar": "passwords:missing"}
+    assert ask_ahead(run(), {"auth": missing}) is False
+    assert ask_ahead(run(), {"users": {"a": "no:such"}, "auth": auth}) is False
 
 
 def test_a_whole_bare_site_is_predicted_as_it_is_then_made(keystone, run):

@@ -8,6 +8,7 @@ import re
 
 import jinja2
 import pytest
+import salt.utils.templates
 import yaml
 from conftest import ROOT, load
 from test_map import PAIR, changed, run_map
@@ -431,6 +432,22 @@ def test_warnings_reach_the_operator_and_change_nothing(opts):
     assert (state["result"], state["changes"]) == (True, False)
     assert state["warnings"] == ["nova:config:vnc:vncserver_listen is an old name: "
                                  "say [vnc] server_listen."]
+
+
+def test_a_run_makes_its_map_once_though_states_have_the_pillar_as_a_copy(opts):
+    modules, maps = load(opts)[1], []
+    for release in ("zed", "zed", "yoga"):
+        done = salt.utils.templates.JINJA(
+            "{% from 'nova/map.jinja' import nova with context %}{{ nova.release.name }}",
+            from_str=True,
+            to_str=True,
+            salt=modules,
+            pillar={"nova": changed(release=release)},
+            **{"opts": opts, "grains": opts["grains"], "saltenv": "base", "sls": ""},
+        )
+        assert done["result"], done["data"]
+        maps.append(modules.pack["__context__"]["nova.map"])
+    assert maps[0] is maps[1] is not maps[2]
 
 
 def compiled(opts, system, sls="nova", **pillar):
