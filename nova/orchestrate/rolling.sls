@@ -1,5 +1,6 @@
 # The formula on one controller after another, each drained in all balancers before:
 # `salt-run state.orchestrate nova.orchestrate.rolling`. What fails stops it.
+# timeout: a minion too busy to answer is waited for so long, and not Salt's few seconds.
 {%- set topology = pillar.get('nova', {}).get('topology', {}) %}
 {%- set balancers = topology.get('haproxy', {}).keys() | list %}
 {%- set controllers = topology.get('controller', {}).keys() | list %}
@@ -21,6 +22,7 @@ nova-orchestrate-rolling-{{ controller }}-drained:
     - tgt_type: list
     - expect_minions: True
     - queue: True
+    - timeout: 300
     - sls: nova.haproxy.drained
     - pillar: {nova_drained: [{{ controller | json }}]}
 {%- if not loop.first %}
@@ -33,6 +35,7 @@ nova-orchestrate-rolling-{{ controller }}-applied:
     - tgt: {{ controller | json }}
     - expect_minions: True
     - queue: True
+    - timeout: 300
     - sls: nova
     - require:
       - salt: nova-orchestrate-rolling-{{ controller }}-drained
@@ -44,6 +47,7 @@ nova-orchestrate-rolling-all-ready:
     - tgt_type: list
     - expect_minions: True
     - queue: True
+    - timeout: 300
     - sls: nova.haproxy.drained
     - pillar: {nova_drained: []}
     - require:

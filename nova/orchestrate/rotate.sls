@@ -1,6 +1,7 @@
 # Rotation, on the master: new accounts and passwords of the pillar all over a site, then the
 # retired ones away; docs/rotation.md. Interrupted anywhere, the same command goes on: it waits for
 # the job that an interrupted one has left on a minion.
+# timeout: a minion too busy to answer is waited for so long, and not Salt's few seconds.
 {%- set topology = pillar.get('nova', {}).get('topology', {}) %}
 {%- set controllers = topology.get('controller', {}) | list %}
 {%- set computes = topology.get('compute', []) | join(' or ') %}
@@ -27,6 +28,7 @@ nova-orchestrate-rotate-proof:
   salt.state:
     - tgt: {{ controllers[0] | json }}
     - queue: True
+    - timeout: 300
     - sls: nova.controller.proof
     - require:
       - salt: nova-orchestrate-rotate-present
@@ -36,6 +38,7 @@ nova-orchestrate-rotate-{{ controller }}:
   salt.state:
     - tgt: {{ controller | json }}
     - queue: True
+    - timeout: 300
     - sls: nova
     - require:
       - salt: nova-orchestrate-rotate-{{ 'proof' if loop.first else loop.previtem }}
@@ -49,6 +52,7 @@ nova-orchestrate-rotate-computes:
     - batch: {{ pillar.get('batch', '25%') | json }}
     - failhard: True
     - queue: True
+    - timeout: 300
     - sls: nova
     - require:
       - salt: nova-orchestrate-rotate-{{ controllers[-1] }}
@@ -59,6 +63,7 @@ nova-orchestrate-rotate-all-computes:
     - tgt: {{ computes | json }}
     - tgt_type: compound
     - queue: True
+    - timeout: 300
     - sls: nova.compute
     - require:
       - salt: nova-orchestrate-rotate-computes
@@ -68,6 +73,7 @@ nova-orchestrate-rotate-retired:
   salt.state:
     - tgt: {{ controllers[0] | json }}
     - queue: True
+    - timeout: 300
     - sls: nova.controller.retired
     - require:
       - salt: nova-orchestrate-rotate-{{ 'all-computes' if computes else controllers[-1] }}

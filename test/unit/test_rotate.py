@@ -28,6 +28,7 @@ def test_a_step_ends_all_when_it_fails_and_the_retired_go_last(opts):
     assert (found["computes"]["tgt"], found["computes"]["batch"]) == ("c* or d", "25%")
     # A batch leaves out who does not answer; a state without one does not.
     assert "batch" not in found["all-computes"]
+    assert {step["timeout"] for step in found.values() if step["fun"] == "state"} == {300}
 
 
 def test_the_batch_can_be_named(opts):
