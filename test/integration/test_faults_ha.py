@@ -157,15 +157,61 @@ def guest_comes_and_goes():
     on("infra", "openstack", "server", "delete", "--wait", "demo")
 
 
-def test_a_killed_api_fails_only_what_it_was_answering():
+#: What breaks, where, how; for how many seconds; how a person or the machine puts it back.
+FAULTS = {
+    "a controller's API killed": ("ctl1", "systemctl kill --signal=KILL nova-api", 0, ""),
+    "a conductor killed": ("ctl1", "systemctl kill --signal=KILL nova-conductor", 0, ""),
+    "a scheduler killed": ("ctl2", "systemctl kill --signal=KILL nova-scheduler", 0, ""),
+    "RabbitMQ restarted": ("infra", "systemctl restart rabbitmq-server", 0, ""),
+    "memcached away for half a minute": (
+        "infra",
+        "systemctl stop memcached",
+        30,
+        "systemctl start memcached",
+    ),
+}
+#: What all of a site needs: while it is away, requests may fail.
+OUTAGES = {
+    "MariaDB restarted": ("infra", "systemctl restart mariadb", 0, ""),
+    "Keystone away for a minute": (
+        "infra",
+        "systemctl stop keystone",
+        60,
+        "systemctl start keystone",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*FAULTS, *OUTAGES])
+def test_a_fault_fails_only_what_was_under_way(name):
+    host, breaks, seconds, mends = {**FAULTS, **OUTAGES}[name]
     with load() as traffic:
         begin = time.time()
-        sh("ctl1", "systemctl kill --signal=KILL nova-api")
-        broken = time.time()
-        ended = wait_well(broken)
+        sh(host, breaks)
+        time.sleep(seconds)
+        if mends:
+            sh(host, mends)
+        mended = time.time()
+        ended = wait_well(mended)
         time.sleep(QUIET)
-    assert figures("a controller's API killed", traffic, begin, broken, ended) == []
+    late = figures(name, traffic, begin, mended if name in OUTAGES else begin + 1, ended)
+    assert late == []
     guest_comes_and_goes()
+
+
+def test_a_controller_s_power_fails_only_what_it_was_answering():
+    with load() as traffic:
+        begin = time.time()
+        lab("off", "ctl1")
+        broken = time.time()
+        ended = wait_well(broken, controllers=("ctl2",))
+        time.sleep(QUIET)
+    late = figures("a controller's power lost", traffic, begin, broken, ended)
+    guest_comes_and_goes()
+    began = time.time()
+    lab("up", "ctl1")
+    print(f"\nback: {wait_well(began) - began:.0f} s")
+    assert late == []
 
 
 # ---- the formula itself as the fault: a changed configuration under load ------------------------
@@ -219,3 +265,15 @@ def test_a_rollout_of_a_changed_option_fails_no_request(option):
     late = figures("orchestrate.rolling of a changed option", traffic, begin, begin, ended)
     assert options() == {"998"}
     assert late == [] and traffic.failures == []
+
+
+def test_a_run_with_a_changed_option_leaves_all_well(option):
+    option(997)
+    with load() as traffic:
+        begin = time.time()
+        run = apply()
+        ended = wait_well(time.time())
+    figures("state.apply of a changed option", traffic, begin, begin, ended)
+    assert run.failed() == []
+    assert options() == {"997"}
+    assert apply().changed() == []
