@@ -7,10 +7,13 @@ templates; nothing else merges. It is Python, not Jinja, so that it can name eve
 pillar at once, and be read and tested as code.
 """
 
+import contextlib
 import fnmatch
 import functools
+import hashlib
 import ipaddress
 import json
+import os
 import re
 from urllib.parse import quote
 
@@ -63,6 +66,7 @@ def _load(name):
     return yaml.safe_load(_text_of(f"{name}.yaml")) or {}
 
 
+@functools.cache
 def _text_of(name):
     """What a file of parameters says; nothing where there is none."""
     url = f"salt://nova/parameters/{name}"
@@ -111,6 +115,15 @@ def _faults_of_keys(tree, path="nova"):
 
 
 def _faults_of_shape(pillar):
+    if not pillar:
+        return []
+    # A pillar that was right is not judged again: all else here takes less than this import.
+    right = os.path.join(__opts__["cachedir"], f"nova-formula-right-{__grains__['id']}")
+    told = json.dumps([_text_of("schema.yaml"), pillar], sort_keys=True, default=repr)
+    digest = hashlib.sha256(told.encode()).hexdigest()
+    with contextlib.suppress(OSError), files.fopen(right) as stream:
+        if stream.read() == digest:
+            return []
     try:
         import jsonschema
     except ImportError:
@@ -118,8 +131,6 @@ def _faults_of_shape(pillar):
             "jsonschema is missing in Salt's own Python: install it with "
             "`salt-pip install jsonschema`."
         ]
-    if not pillar:
-        return []
     # Draft 7 takes 8774.0 for an integer, which no port is written as.
     validator = jsonschema.validators.extend(
         jsonschema.Draft7Validator, type_checker=jsonschema.Draft4Validator.TYPE_CHECKER
@@ -127,7 +138,11 @@ def _faults_of_shape(pillar):
     if isinstance(pillar, dict) and "lookup" in pillar:
         # A null there removes what the system has, of whatever kind that is.
         pillar = {**pillar, "lookup": _without_nulls(pillar["lookup"])}
-    return sorted({f for error in validator.iter_errors(pillar) for f in _sentences(error)})
+    faults = sorted({f for error in validator.iter_errors(pillar) for f in _sentences(error)})
+    if not faults:
+        with contextlib.suppress(OSError), files.set_umask(0o077), files.fopen(right, "w") as to:
+            to.write(digest)
+    return faults
 
 
 def _sentences(error):

@@ -3,6 +3,10 @@
 import copy
 import importlib.util
 import re
+import stat
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import salt.config
@@ -20,6 +24,9 @@ GRAINS = {
 }
 
 
+CACHE = tempfile.TemporaryDirectory()
+
+
 def example(minion_id):
     """pillar.example as Salt would render it for a minion."""
     text = Environment().from_string((ROOT / "pillar.example").read_text())
@@ -32,7 +39,7 @@ def map_module(pillar, minion_id="ctl1", **grains):
     module = importlib.util.module_from_spec(spec)
     module.__pillar__ = {"nova": pillar}
     module.__grains__ = {**GRAINS, "id": minion_id, **grains}
-    module.__opts__ = {}
+    module.__opts__ = {"cachedir": CACHE.name}
     path = lambda url: ROOT / url.removeprefix("salt://")  # noqa: E731
     module.__salt__ = {
         "cp.cache_file": lambda url: str(path(url)),
@@ -76,6 +83,21 @@ def changed(minion_id="ctl1", **changes):
 def test_the_example_is_right_and_gives_each_minion_its_roles(minion_id, roles):
     nova = run_map(example(minion_id), minion_id)
     assert (nova["faults"], nova["roles"]) == ([], roles)
+
+
+def test_a_pillar_that_was_right_is_not_judged_again_and_any_other_is(monkeypatch):
+    pillar = changed(vip="10.20.0.99")
+    assert run_map(pillar)["faults"] == []
+    right = Path(CACHE.name) / "nova-formula-right-ctl1"
+    assert stat.S_IMODE(right.stat().st_mode) == 0o600
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    assert run_map(copy.deepcopy(pillar))["faults"] == []
+    for other in (changed(vip="10.20.0.98"), changed(vip=10)):
+        assert "jsonschema is missing" in run_map(other)["faults"][0]
+    monkeypatch.undo()
+    assert "nova:vip must be" in run_map(changed(vip=10))["faults"][0]
+    # What is wrong is wrong again.
+    assert "nova:vip must be" in run_map(changed(vip=10))["faults"][0]
 
 
 def test_a_single_node_names_its_own_roles():
@@ -713,7 +735,7 @@ def test_salt_ssh_maps_on_the_master_and_leaves_the_host_s_own_facts_to_the_node
 
     module = map_module(example("cmp1"), "cmp1", os="Debian")
     del module.__grains__["nova_host"]
-    module.__opts__, module.__salt__ = {"_ssh_version": (9, 2)}, Wrapper()
+    module.__opts__["_ssh_version"], module.__salt__ = (9, 2), Wrapper()
     nova, known = module.run(), run_map(example("cmp1"), "cmp1", os="Debian")
     assert known["conf"]["nova"].pop("libvirt") == {"virt_type": ["qemu"]}
     assert (nova.pop("virt_type"), known.pop("virt_type")) == (None, "qemu")
