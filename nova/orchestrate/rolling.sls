@@ -1,19 +1,34 @@
-# The formula on one controller after another, each drained in all balancers before:
-# `salt-run state.orchestrate nova.orchestrate.rolling`. What fails stops it.
+# The formula on one controller after another, each drained in all balancers before, but for those
+# with nothing left to do: `salt-run state.orchestrate nova.orchestrate.rolling`. What fails stops
+# it. Rotation goes the same way.
 # timeout: a minion too busy to answer is waited for so long, and not Salt's few seconds.
 {%- set topology = pillar.get('nova', {}).get('topology', {}) %}
 {%- set balancers = topology.get('haproxy', {}).keys() | list %}
 {%- set controllers = topology.get('controller', {}).keys() | list %}
-{%- if not (balancers and controllers) %}
+{%- if not controllers %}
 nova-orchestrate-rolling-topology:
   test.fail_without_changes:
-    - name: The master's own pillar has no nova:topology with controllers and balancers.
+    - name: The master's own pillar has no nova:topology with controllers.
     - comment: >-
         Give the master, whose id ends in _master, the site's nova:topology in the pillar's top
         file, or add the topology to the command, as pillar=….
     - failhard: True
 {%- endif %}
-{%- for controller in controllers if balancers %}
+{%- for controller in controllers %}
+
+nova-orchestrate-rolling-{{ controller }}-due:
+  salt.state:
+    - tgt: {{ controller | json }}
+    - expect_minions: True
+    - queue: True
+    - timeout: 300
+    - sls: nova
+    - test: True
+{%- if not loop.first %}
+    - require:
+      - salt: nova-orchestrate-rolling-{{ loop.previtem }}-applied
+{%- endif %}
+{%- if balancers %}
 
 # Who was drained before is put back, whether by this run or by one that was killed.
 nova-orchestrate-rolling-{{ controller }}-drained:
@@ -25,9 +40,8 @@ nova-orchestrate-rolling-{{ controller }}-drained:
     - timeout: 300
     - sls: nova.haproxy.drained
     - pillar: {nova_drained: [{{ controller | json }}]}
-{%- if not loop.first %}
-    - require:
-      - salt: nova-orchestrate-rolling-{{ loop.previtem }}-applied
+    - onchanges:
+      - salt: nova-orchestrate-rolling-{{ controller }}-due
 {%- endif %}
 
 nova-orchestrate-rolling-{{ controller }}-applied:
@@ -37,9 +51,13 @@ nova-orchestrate-rolling-{{ controller }}-applied:
     - queue: True
     - timeout: 300
     - sls: nova
+{%- if balancers %}
     - require:
       - salt: nova-orchestrate-rolling-{{ controller }}-drained
-{%- if loop.last %}
+{%- endif %}
+    - onchanges:
+      - salt: nova-orchestrate-rolling-{{ controller }}-due
+{%- if loop.last and balancers %}
 
 nova-orchestrate-rolling-all-ready:
   salt.state:

@@ -1,9 +1,13 @@
 """nova.orchestrate.rotate: whose site it is, what comes before what, and who is asked."""
 
+import itertools
+
+import pytest
 from conftest import load
 from test_map import GRAINS
 
-PREFIX = "nova-orchestrate-rotate-"
+PREFIX = "nova-orchestrate-"
+CONTROLLERS = {"a": "10.0.0.1", "b": "10.0.0.2"}
 
 
 def steps(opts, topology, **pillar):
@@ -14,32 +18,39 @@ def steps(opts, topology, **pillar):
     return {c["__id__"].removeprefix(PREFIX): c for c in chunks}
 
 
-def test_a_step_ends_all_when_it_fails_and_the_retired_go_last(opts):
-    topology = {"controller": {"a": "10.0.0.1", "b": "10.0.0.2"}, "compute": ["c*", "d"]}
+@pytest.mark.parametrize("balancers", [{}, {"l": "10.0.0.3"}])
+def test_a_step_ends_all_when_it_fails_and_the_retired_go_last(opts, balancers):
+    topology = {"controller": CONTROLLERS, "haproxy": balancers, "compute": ["c*", "d"]}
     found = steps(opts, topology)
+    each = ("due", "drained", "applied") if balancers else ("due", "applied")
     assert list(found) == [
-        *("present", "proof", "a", "b"),
-        *("computes", "all-computes", "retired"),
+        *("rotate-present", "rotate-proof"),
+        *(f"rolling-{controller}-{step}" for controller in CONTROLLERS for step in each),
+        *(["rolling-all-ready"] if balancers else []),
+        *("rotate-computes", "rotate-all-computes", "rotate-retired"),
     ]
-    before = [chunk.get("require", [{}])[0].get("salt", "") for chunk in found.values()]
-    assert [each.removeprefix(PREFIX) for each in before] == ["", *found][:-1]
-    assert found["present"]["tgt"] == "a or b or c* or d"
-    assert found["present"]["expect_minions"] is True
-    assert (found["computes"]["tgt"], found["computes"]["batch"]) == ("c* or d", "25%")
+    for before, name in itertools.pairwise(found):
+        after = [*found[name].get("require", []), *found[name].get("onchanges", [])]
+        assert found[before].get("failhard") or {"salt": PREFIX + before} in after
+    assert found["rotate-present"]["tgt"] == " or ".join(["a", "b", *balancers, "c*", "d"])
+    assert found["rotate-present"]["expect_minions"] is True
+    computes = found["rotate-computes"]
+    assert (computes["tgt"], computes["batch"]) == ("c* or d", "25%")
     # A batch leaves out who does not answer; a state without one does not.
-    assert "batch" not in found["all-computes"]
+    assert "batch" not in found["rotate-all-computes"]
     assert {step["timeout"] for step in found.values() if step["fun"] == "state"} == {300}
 
 
 def test_the_batch_can_be_named(opts):
     topology = {"controller": {"a": "10.0.0.1"}, "compute": ["c"]}
-    assert steps(opts, topology, batch=7)["computes"]["batch"] == 7
+    assert steps(opts, topology, batch=7)["rotate-computes"]["batch"] == 7
 
 
 def test_a_site_without_compute_nodes_has_no_step_for_them(opts):
     found = steps(opts, {"controller": {"a": "10.0.0.1"}})
-    assert list(found) == ["present", "proof", "a", "retired"]
-    assert found["present"]["tgt"] == "a"
+    controller = ["rolling-a-due", "rolling-a-applied"]
+    assert list(found) == ["rotate-present", "rotate-proof", *controller, "rotate-retired"]
+    assert found["rotate-present"]["tgt"] == "a"
 
 
 def test_a_master_that_knows_no_site_says_so(opts):

@@ -413,17 +413,28 @@ def test_a_rollout_goes_from_one_controller_to_the_next_only_when_all_was_well(o
         "haproxy": PAIR["topology__haproxy"],
     }}}
     states = load(opts)[1]["state.show_low_sls"]("nova.orchestrate.rolling")
-    steps = [(c["tgt"], c["sls"], c.get("pillar", {}).get("nova_drained")) for c in states]
+    steps = [
+        (c["tgt"], c["sls"], c.get("pillar", {}).get("nova_drained", c.get("test"))) for c in states
+    ]
     balancers = ["lb1", "lb2"]
     assert steps == [
+        ("ctl1", "nova", True),
         (balancers, "nova.haproxy.drained", ["ctl1"]),
         ("ctl1", "nova", None),
+        ("ctl2", "nova", True),
         (balancers, "nova.haproxy.drained", ["ctl2"]),
         ("ctl2", "nova", None),
         (balancers, "nova.haproxy.drained", []),
     ]
     for before, step in itertools.pairwise(states):
-        assert step["require"] == [{"salt": before["__id__"]}]
+        after = [*step.get("require", []), *step.get("onchanges", [])]
+        assert {"salt": before["__id__"]} in after
+    # A controller with nothing to do is not drained, and stays as it is.
+    for step in states:
+        if not step.get("test") and step["__id__"] != "nova-orchestrate-rolling-all-ready":
+            (controller,) = step.get("pillar", {}).get("nova_drained", [step["tgt"]])
+            due = f"nova-orchestrate-rolling-{controller}-due"
+            assert step["onchanges"] == [{"salt": due}]
 
 
 def test_warnings_reach_the_operator_and_change_nothing(opts):
