@@ -13,9 +13,13 @@ SYSTEM_PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "iproute2", "iputils-ping", "ca-certificates", "python3",
     "procps", "netbase",
 )
+# How each release is made; one that came after this machine's debootstrap, as unstable.
+DEBOOTSTRAP = Path("/usr/share/debootstrap/scripts")
 SALT = "3008.3"
 # What makes wheels: one of Salt's libraries comes as source only.
 BUILD_PACKAGES = ("gcc", "libc6-dev", "python3-dev", "python3-venv")
+# A library that comes as source may name nothing that it is built with (contextvars, Salt 3006).
+MAKE_WHEELS = ("wheel", "--use-pep517", "--wheel-dir")
 # The formula's modules need Python 3.10, as Salt's own packages bring it; an older system gets one.
 OLD_PYTHON = ("bullseye",)
 PYTHON = "python3.11"
@@ -59,8 +63,10 @@ def system(os_name: str) -> Path:
     """Return the tree of a minimal Debian that boots, with its security updates."""
 
     def build(tree: Path) -> None:
+        known = (DEBOOTSTRAP / os_name).exists()
         shell.run("debootstrap", "--variant=minbase", f"--include={','.join(SYSTEM_PACKAGES)}",
-                  os_name, tree, env=shell.ONLINE_ENVIRONMENT)
+                  os_name, tree, *(() if known else ("", "sid")),
+                  env=shell.ONLINE_ENVIRONMENT)
         packages.change(os_name, tree, "dist-upgrade")  # hosts have only the lab's repository
         if os_name in OLD_PYTHON:
             compile_python(os_name, tree)
@@ -108,7 +114,7 @@ def wheels(os_name: str, salt: str, system_tree: Path) -> Path:
     def build(target: Path) -> None:
         if os_name == inventory.FOUND:
             shell.run("/usr/bin/python3", "-m", "venv", target / "venv")
-            shell.run(target / "venv/bin/pip", "wheel", "--wheel-dir", target, *wanted)
+            shell.run(target / "venv/bin/pip", *MAKE_WHEELS, target, *wanted)
             shutil.rmtree(target / "venv")
             return
         root, upper, work = (target / name for name in ("root", "upper", "work"))
@@ -117,7 +123,7 @@ def wheels(os_name: str, salt: str, system_tree: Path) -> Path:
             for file in filter(Path.exists, MACHINE_FILES):
                 shutil.copy(file, root / file.relative_to("/"))
             shell.chroot(root, python(os_name), "-m", "venv", "/srv/venv")
-            shell.chroot(root, "/srv/venv/bin/pip", "wheel", "--wheel-dir", "/srv/wheels", *wanted,
+            shell.chroot(root, "/srv/venv/bin/pip", *MAKE_WHEELS, "/srv/wheels", *wanted,
                          env=shell.ONLINE_ENVIRONMENT)
         for wheel in (upper / "srv/wheels").iterdir():
             wheel.rename(target / wheel.name)

@@ -5,6 +5,7 @@ Nothing but the server is needed here, so that any of them can be tried from any
 """
 
 import threading
+import time
 
 import pytest
 from controller import (
@@ -195,4 +196,6 @@ def test_a_user_stays_while_it_has_a_session(server):
     with pytest.raises(CommandExecutionError, match="grant it PROCESS"):
         server.modules["nova_database.list_sessions"](name, connection=login)
     session.close()
+    while server.modules["nova_database.list_sessions"](name, connection=server.admin):
+        time.sleep(0.1)  # the server sees a moment later that it is gone
     server.predicted_and_done("nova_database.user_absent", name, **away)
