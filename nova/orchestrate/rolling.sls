@@ -1,7 +1,9 @@
 # The formula on one controller after another, each drained in all balancers before, but for those
 # with nothing left to do: `salt-run state.orchestrate nova.orchestrate.rolling`. What fails stops
 # it. Rotation goes the same way.
-# timeout: a minion too busy to answer is waited for so long, and not Salt's few seconds.
+# timeout: Salt asks after so many seconds whether a minion is at work, and gives up so many after
+# the last yes; one that is too busy to answer in ten is lost then. So the whole formula, which may
+# take 25 minutes, gets more than that. A minion that is away is found by the steps of 300.
 {%- set topology = pillar.get('nova', {}).get('topology', {}) %}
 {%- set balancers = topology.get('haproxy', {}).keys() | list %}
 {%- set controllers = topology.get('controller', {}).keys() | list %}
@@ -49,7 +51,7 @@ nova-orchestrate-rolling-{{ controller }}-applied:
     - tgt: {{ controller | json }}
     - expect_minions: True
     - queue: True
-    - timeout: 300
+    - timeout: 1800
     - sls: nova
 {%- if balancers %}
     - require:

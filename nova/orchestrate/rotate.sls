@@ -39,7 +39,7 @@ nova-orchestrate-rotate-computes:
     - batch: {{ pillar.get('batch', '25%') | json }}
     - failhard: True
     - queue: True
-    - timeout: 300
+    - timeout: 1800
     - sls: nova
     - require:
       - salt: nova-orchestrate-rolling-{{ last }}
