@@ -429,9 +429,8 @@ def ask_ahead(asked: dict[str, Any]) -> bool:
     of hashing), and other services. What fails is asked again by whoever looks at it, unless it
     would meet every request.
 
-    An SLS calls it while Salt renders, when the minion may still have this module as an older
-    formula left it: so it takes one dict whatever that holds, and False tells that nothing is
-    asked. Whoever needs it says why, and may come after what mends it.
+    An SLS calls it while Salt renders. False tells that nothing is asked: whoever needs it says
+    why, and may come after what mends it.
 
     asked : dict
         ``users``: users' names, and the names of the pillar keys that hold their passwords;

@@ -87,6 +87,8 @@ class Bench:
         )
         # What the host's own nova.conf says of the cloud: asked, never changed.
         self.cloud: dict[str, dict[str, str]] = {}
+        # The URL of its RabbitMQ: a new account is tried before a cell gets it.
+        self.rabbit = ""
         self.password = PASSWORDS[0]
         self.transport = "rabbit://openstack:mq%2Fpass@mq.example.org:5672/"
         self.admin_password = unquote(url.password or "")
@@ -211,6 +213,8 @@ class Bench:
             group="nova",
             extra_groups=[],
             cwd="/",
+            # Not the tests' own modules, which nova may not read.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             check=False,
             capture_output=True,
         ).returncode
@@ -264,6 +268,7 @@ def bench(tmp_path_factory):
             for section in ("placement", "neutron", "service_user", "keystone_authtoken")
             if section in found
         }
+    bench.rabbit = found.get("DEFAULT", {}).get("transport_url", [""])[-1].replace("$$", "$")
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.unshare(CLONE_NEWNS) == 0
     assert libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None) == 0

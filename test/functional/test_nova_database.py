@@ -193,9 +193,14 @@ def test_a_user_stays_while_it_has_a_session(server):
     ret = server.state("nova_database.user_absent", name, **away)
     assert (ret["result"], ret["changes"]) == (False, {})
     assert f"The database user {name} stays: it is in use, 1 sessions from" in ret["comment"]
+    another_run = Bench(server.etc).modules
     with pytest.raises(CommandExecutionError, match="grant it PROCESS"):
-        server.modules["nova_database.list_sessions"](name, connection=login)
+        another_run["nova_database.list_sessions"](name, connection=login)
+    for kept in another_run.pack["__context__"]["nova_database.connections"].values():
+        kept.close()
     session.close()
+    deadline = time.monotonic() + 10
     while server.modules["nova_database.list_sessions"](name, connection=server.admin):
+        assert time.monotonic() < deadline
         time.sleep(0.1)  # the server sees a moment later that it is gone
     server.predicted_and_done("nova_database.user_absent", name, **away)

@@ -5,8 +5,10 @@ import importlib.machinery
 import importlib.util
 
 import pytest
+import salt.state
 from conftest import ROOT
 from salt.exceptions import SaltRenderError
+from test_map import GRAINS, changed
 
 
 @pytest.fixture
@@ -72,3 +74,18 @@ def test_a_salt_ssh_that_would_leave_modules_out_is_refused(sync, monkeypatch):
     monkeypatch.setattr(sync, "SALT", (3006, 28))
     with pytest.raises(SaltRenderError, match="before Salt 3008: use that"):
         sync.run()
+
+
+@pytest.mark.parametrize("sls", ["nova", "nova.controller"])
+def test_a_bare_minion_that_has_rendered_has_every_module(opts, sls):
+    for kind in ("module", "states", "utils", "grains"):
+        opts[f"{kind}_dirs"] = []
+    opts["grains"].update(GRAINS)
+    opts["pillar"] = {"nova": changed()}
+    with salt.state.HighState(opts, pillar_override=opts["pillar"]) as run:
+        high, errors = run.render_highstate({"base": [sls]})
+        assert (errors, bool(high)) == ([], True)
+        for function in ("nova_unit.show", "nova_identity.get", "nova_database.query"):
+            assert function in run.state.functions
+        for state in ("nova_unit.running", "nova_identity.user_present", "nova_database.present"):
+            assert state in run.state.states
