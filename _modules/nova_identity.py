@@ -429,9 +429,6 @@ def ask_ahead(asked: dict[str, Any]) -> bool:
     of hashing), and other services. What fails is asked again by whoever looks at it, unless it
     would meet every request.
 
-    An SLS calls it while Salt renders. False tells that nothing is asked: whoever needs it says
-    why, and may come after what mends it.
-
     asked : dict
         ``users``: users' names, and the names of the pillar keys that hold their passwords;
         ``project``, ``domain``: names of their project, and of both's domain; ``paths``,
@@ -444,13 +441,8 @@ def ask_ahead(asked: dict[str, Any]) -> bool:
     """
     auth, cloud = asked.get("auth"), asked.get("cloud")
     users, domain = asked.get("users", {}), asked.get("domain", "Default")
-    try:
-        client = _client(auth, cloud)
-        probes = [
-            _probe(client, name, domain, _secret(None, key)) for name, key in users.items()
-        ]
-    except (CommandExecutionError, SaltInvocationError):
-        return False
+    client = _client(auth, cloud)
+    probes = [_probe(client, name, domain, _secret(None, key)) for name, key in users.items()]
     # One after another: a Keystone that has just started, asked much at once, may refuse a part.
     lists, passwords = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
 

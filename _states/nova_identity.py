@@ -11,13 +11,41 @@ left are reported by their ids, never guessed at.
 from collections.abc import Callable
 from typing import Any
 
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 
 def __virtual__():
     if "nova_identity.get" in __salt__:
         return True
     return False, "The module nova_identity is not loaded: run saltutil.sync_all."
+
+
+def asked_ahead(name: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """
+    Keystone is asked for what later states look at, while others run. It changes nothing.
+
+    name : str
+        Any text.
+    asked : dict
+        As of nova_identity.ask_ahead.
+
+    .. code-block:: yaml
+
+        keystone:
+          nova_identity.asked_ahead:
+            - asked:
+                users: {nova: 'nova:passwords:keystone_nova'}
+                project: service
+                auth: {auth_url: …, username: admin, password_pillar: …}
+            - order: first
+    """
+    ret = {"name": name, "result": True, "changes": {}, "comment": "Keystone is being asked."}
+    try:
+        __salt__["nova_identity.ask_ahead"](asked)
+    except (CommandExecutionError, SaltInvocationError) as exc:
+        # Whoever needs it says so, and may come after what mends it.
+        ret["comment"] = f"Nothing is asked ahead: {exc}"
+    return ret
 
 
 def domain_present(

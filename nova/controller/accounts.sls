@@ -4,6 +4,13 @@
 include:
   - nova.sync
 
+# Keystone hashes while the states before these look at packages, databases and files. Not while
+# Salt renders: a bare minion that has looked for a module before nova.sync does not find it after.
+nova-controller-identity-ask-ahead:
+  nova_identity.asked_ahead:
+    - asked: {{ nova.ahead | json }}
+    - order: first
+
 nova-controller-identity-project:
   nova_identity.project_present:
     - name: {{ keystone.service_project | json }}

@@ -1,8 +1,6 @@
 # A controller. Placement starts before Nova's schema is made: meanwhile the balancer comes to
 # trust it. Keystone, which hashes passwords, is waited for last.
 include:
-  - nova.sync
-  - nova.controller.ahead
   - nova.controller.package
   - nova.controller.database
   - nova.controller.config

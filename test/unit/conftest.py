@@ -18,7 +18,7 @@ logging.raiseExceptions = False
 
 @pytest.fixture(autouse=True)
 def no_packet_leaves(monkeypatch):
-    """An SLS asks Keystone while it renders: here no name and no address is one to connect to."""
+    """No name is one to connect to, but this machine's own."""
     resolve = socket.getaddrinfo
 
     def local(host, port, family=0, type=0, proto=0, flags=0):

@@ -646,7 +646,8 @@ def test_what_is_asked_ahead_is_asked_once(keystone, run, auth, testmode, reader
     site(run())
     keystone.requests.clear()
     minion = run(testmode)
-    assert ask_ahead(minion, {**AHEAD, "auth": auth}) is True
+    ret = minion.states["nova_identity.asked_ahead"]("all", {**AHEAD, "auth": auth})
+    assert (ret["result"], ret["changes"]) == (True, {})
     again = site(minion)
     assert [(ret["result"], ret["changes"]) for ret in again] == [(True, {})] * len(again)
     for collection in ("roles", "services", "endpoints", "projects", "role_assignments"):
@@ -692,8 +693,9 @@ def test_what_is_refused_ahead_is_asked_again_by_whoever_looks(keystone, run, au
 
 def test_nothing_is_asked_ahead_where_nothing_can_be(run, auth):
     missing = {**auth, "password_pillar": "passwords:missing"}
-    assert ask_ahead(run(), {"auth": missing}) is False
-    assert ask_ahead(run(), {"users": {"a": "no:such"}, "auth": auth}) is False
+    ret = run().states["nova_identity.asked_ahead"]("all", {"auth": missing})
+    assert (ret["result"], ret["changes"]) == (True, {})
+    assert "passwords:missing" in ret["comment"]
 
 
 def test_a_whole_bare_site_is_predicted_as_it_is_then_made(keystone, run):
