@@ -420,35 +420,41 @@ def refusal(auth: dict, source: str = "") -> str:
     return ""
 
 
-def ask_ahead(asked: dict[str, Any]) -> bool:
+def read_ahead(
+    users: dict[str, str] | None = None,
+    domain: str = "Default",
+    auth: dict | None = None,
+    cloud: str | None = None,
+    paths: dict[str, list[str]] | None = None,
+    region: str | None = None,
+    project: str | None = None,
+) -> bool:
     """
     Begin to ask for what later calls of this run look at, and do not wait for it.
 
-    That is a token, then the lists of roles, services and endpoints, the project, its users and
-    assignments, meanwhile whether users' passwords are right (a password costs Keystone some 0.2 s
-    of hashing), and other services. What fails is asked again by whoever looks at it, unless it
-    would meet every request.
+    That is a token, then the lists of roles, services and endpoints, the project, its assignments
+    and the users, meanwhile whether users' passwords are right (a password costs Keystone some
+    0.2 s of hashing), and other services. What fails is asked again by whoever looks at it, unless
+    it would meet every request.
 
-    asked : dict
-        ``users``: users' names, and the names of the pillar keys that hold their passwords;
-        ``project``, ``domain``: names of their project, and of both's domain; ``paths``,
-        ``region``: as of :func:`get_ahead`;
-        ``auth``, ``cloud``: see the module's head.
+    users : dict
+        Users' names, and the names of the pillar keys that hold their passwords.
+    project, domain : str
+        Name of the users' project, and of the domain of both.
+    paths, region : dict, str
+        As of :func:`get_ahead`.
 
     CLI Example::
 
-        salt ctl1 nova_identity.ask_ahead '{users: {nova: nova:passwords:keystone_nova}}'
+        salt ctl1 nova_identity.read_ahead
     """
-    auth, cloud = asked.get("auth"), asked.get("cloud")
-    users, domain = asked.get("users", {}), asked.get("domain", "Default")
     client = _client(auth, cloud)
-    probes = [_probe(client, name, domain, _secret(None, key)) for name, key in users.items()]
     # One after another: a Keystone that has just started, asked much at once, may refuse a part.
     lists, passwords = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
 
     def enter() -> None:
         _access(client)
-        if "project" in asked:
+        if project:
             with suppress(CommandExecutionError):
                 accounts()
 
@@ -463,28 +469,28 @@ def ask_ahead(asked: dict[str, Any]) -> bool:
 
     def accounts() -> None:
         where = {"domain_id": _domain_id(client, domain)}
-        key, read = _reading(client, "projects", name=asked["project"], **where)
+        key, read = _reading(client, "projects", name=project, **where)
 
-        def project() -> list[dict]:
+        def its() -> list[dict]:
             found = read()
             for row in found:
                 scope = {"scope.project.id": row["id"]}
                 begin(lists, *_reading(client, "role_assignments", **scope))
             return found
 
-        begin(lists, key, project)
-        for name in list(users)[:FEW]:
+        begin(lists, key, its)
+        for name in list(users or {})[:FEW]:
             begin(lists, *_reading(client, "users", name=name, **where))
 
     token = lists.submit(enter)
-    for probe in probes:
-        begin(passwords, *probe)
     for collection in ("roles", "services", "endpoints"):
         begin(lists, *_reading(client, collection))
-    if "paths" in asked:
+    for name, key in (users or {}).items():
+        begin(passwords, *_probe(client, name, domain, _secret(None, key)))
+    if paths:
         listed = lists.submit(copy_context().run, catalog, auth, cloud)
-        where = {"region": asked.get("region"), "auth": auth, "cloud": cloud}
-        _get_ahead(client, asked["paths"], listed.result, **where)
+        _get_ahead(client, paths, listed.result, region=region, auth=auth, cloud=cloud)
+    passwords.shutdown(wait=False)
     return True
 
 
@@ -768,7 +774,7 @@ def get_ahead(
     paths : dict
         Lists of paths by service type; other arguments and errors as of :func:`request`.
     anew : bool
-        False: what :func:`ask_ahead` has begun holds.
+        False: what :func:`read_ahead` has begun holds.
 
     CLI Example::
 
@@ -805,6 +811,7 @@ def _get_ahead(
             asked = pool.submit(copy_context().run, ask, service, path)
             key = _ahead(service, path, where["region"], interface)
             client.kept[key] = (time.monotonic(), asked)
+        pool.shutdown(wait=False)
 
 
 def _ahead(service_type: str, path: str, region: str | None, interface: str) -> tuple:

@@ -20,31 +20,45 @@ def __virtual__():
     return False, "The module nova_identity is not loaded: run saltutil.sync_all."
 
 
-def asked_ahead(name: str, asked: dict[str, Any]) -> dict[str, Any]:
+def read_ahead(
+    name: str,
+    users: dict[str, str] | None = None,
+    domain: str = "Default",
+    auth: dict | None = None,
+    cloud: str | None = None,
+    paths: dict[str, list[str]] | None = None,
+    region: str | None = None,
+    project: str | None = None,
+) -> dict[str, Any]:
     """
     Keystone is asked for what later states look at, while others run. It changes nothing.
 
     name : str
         Any text.
-    asked : dict
-        As of nova_identity.ask_ahead.
+    users : dict
+        Users' names, and the names of the pillar keys that hold their passwords.
+    project, domain : str
+        Name of the users' project, and of the domain of both.
+    paths : dict
+        Lists of paths by service type, for ``ahead`` of nova_verify.api_answers.
+    region : str
+        Of these services' endpoints.
 
     .. code-block:: yaml
 
         keystone:
-          nova_identity.asked_ahead:
-            - asked:
-                users: {nova: 'nova:passwords:keystone_nova'}
-                project: service
-                auth: {auth_url: …, username: admin, password_pillar: …}
+          nova_identity.read_ahead:
+            - users: {nova: 'nova:passwords:keystone_nova'}
+            - project: service
+            - auth: {auth_url: …, username: admin, password_pillar: …}
             - order: first
     """
     ret = {"name": name, "result": True, "changes": {}, "comment": "Keystone is being asked."}
     try:
-        __salt__["nova_identity.ask_ahead"](asked)
+        __salt__["nova_identity.read_ahead"](users, domain, auth, cloud, paths, region, project)
     except (CommandExecutionError, SaltInvocationError) as exc:
         # Whoever needs it says so, and may come after what mends it.
-        ret["comment"] = f"Nothing is asked ahead: {exc}"
+        ret["comment"] = f"Nothing is read ahead: {exc}"
     return ret
 
 

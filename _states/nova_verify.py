@@ -53,7 +53,7 @@ def api_answers(
         Seconds to wait for it.
     ahead : dict
         Lists of paths, by service type, that this state and those after it ask for: they are
-        asked at the same time. What nova_identity.ask_ahead has begun to ask holds, unless this
+        asked at the same time. What nova_identity.read_ahead has begun to ask holds, unless this
         run has changed something since.
 
     .. code-block:: yaml

@@ -546,14 +546,6 @@ def _derive(nova, secrets):
             "password_pillar": "nova:passwords:keystone_nova",
         },
     }
-    nova["ahead"] = {
-        "users": {it["name"]: f"nova:passwords:{it['password']}" for it in nova["accounts"]},
-        "project": nova["keystone"]["service_project"],
-        "domain": nova["keystone"]["domain"],
-        "paths": nova["asked"],
-        "region": nova["region"],
-        "auth": nova["auth"],
-    }
     nova["database_admin"] = {
         "host": nova["database"]["host"],
         "port": nova["database"]["port"],

@@ -6,9 +6,17 @@ include:
 
 # Keystone hashes while the states before these look at packages, databases and files. Not while
 # Salt renders: a bare minion that has looked for a module before nova.sync does not find it after.
-nova-controller-identity-ask-ahead:
-  nova_identity.asked_ahead:
-    - asked: {{ nova.ahead | json }}
+nova-controller-identity-read-ahead:
+  nova_identity.read_ahead:
+    - users:
+{%- for account in nova.accounts %}
+        {{ account.name | json }}: {{ ("nova:passwords:" ~ account.password) | json }}
+{%- endfor %}
+    - project: {{ keystone.service_project | json }}
+    - domain: {{ keystone.domain | json }}
+    - paths: {{ nova.asked | json }}
+    - region: {{ nova.region | json }}
+    - auth: {{ nova.auth | json }}
     - order: first
 
 nova-controller-identity-project:

@@ -15,6 +15,7 @@ include:
 nova-orchestrate-rotate-present:
   salt.function:
     - name: test.ping
+    - timeout: 60
     - tgt: {{ (controllers + balancers + ([computes] if computes else [])) | join(' or ') | json }}
     - tgt_type: compound
     - expect_minions: True

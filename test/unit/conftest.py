@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 import logging
-import socket
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # At exit Salt flushes what it deferred into a stream that pytest has closed, and would say so.
 logging.raiseExceptions = False
-
-
-@pytest.fixture(autouse=True)
-def no_packet_leaves(monkeypatch):
-    """No name is one to connect to, but this machine's own."""
-    resolve = socket.getaddrinfo
-
-    def local(host, port, family=0, type=0, proto=0, flags=0):
-        if host != "localhost":
-            flags |= socket.AI_NUMERICHOST
-        return resolve(host, port, family, type, proto, flags)
-
-    monkeypatch.setattr(socket, "getaddrinfo", local)
 
 
 @pytest.fixture(params=[False, True], ids=["real", "testmode"])

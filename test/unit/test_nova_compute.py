@@ -848,15 +848,15 @@ def test_what_is_asked_ahead_is_under_way_together_and_asked_once(cloud, run):
         assert len(cloud.asked("GET", collection)) == 1
 
 
-def test_what_is_asked_ahead_of_services_is_asked_once_and_anew_when_told(cloud, run):
+def test_what_is_read_ahead_of_services_is_asked_once_and_anew_when_told(cloud, run):
     minion = run()
     modules, where = minion.modules, {"auth": minion.auth}
-    modules["nova_identity.ask_ahead"]({"paths": PATHS, "region": "R1", **where})
+    modules["nova_identity.read_ahead"](paths=PATHS, region="R1", **where)
     asked = lambda: [len(cloud.asked("GET", it)) for it in ("os-services", "auth/catalog")]  # noqa: E731
     modules["nova_identity.get_ahead"](PATHS, "R1", anew=False, **where)
     assert modules["nova_identity.get_from"]("compute", "/os-services", "R1", **where)
     assert asked() == [1, 1]
-    modules["nova_identity.ask_ahead"]({"paths": PATHS, "region": "R1", **where})
+    modules["nova_identity.read_ahead"](paths=PATHS, region="R1", **where)
     modules["nova_identity.get_ahead"](PATHS, "R1", **where)
     assert modules["nova_identity.get_from"]("compute", "/os-services", "R1", **where)
     assert asked() == [3, 2]

@@ -628,25 +628,17 @@ def test_a_fault_that_meets_every_account_is_told_once(keystone, run, reading):
     assert len(keystone.asked("GET", "roles")) == 1
 
 
-AHEAD = {
-    "users": {"nova": "passwords:nova", "placement": "passwords:nova"},
-    "project": "service",
-    "domain": "Default",
-}
-
-
-def ask_ahead(minion, asked):
-    return minion.modules["nova_identity.ask_ahead"](asked)
+USERS = {"nova": "passwords:nova", "placement": "passwords:nova"}
 
 
 @pytest.mark.parametrize("reader", [False, True])
-def test_what_is_asked_ahead_is_asked_once(keystone, run, auth, testmode, reader, request):
+def test_what_is_read_ahead_is_asked_once(keystone, run, auth, testmode, reader, request):
     if reader:
         request.getfixturevalue("reading")
     site(run())
     keystone.requests.clear()
     minion = run(testmode)
-    ret = minion.states["nova_identity.asked_ahead"]("all", {**AHEAD, "auth": auth})
+    ret = minion.state("read_ahead", "all", users=USERS, project="service")
     assert (ret["result"], ret["changes"]) == (True, {})
     again = site(minion)
     assert [(ret["result"], ret["changes"]) for ret in again] == [(True, {})] * len(again)
@@ -658,23 +650,24 @@ def test_what_is_asked_ahead_is_asked_once(keystone, run, auth, testmode, reader
 
 def test_the_order_of_an_account_s_keys_makes_no_other_login(keystone, run, auth):
     minion = run()
-    ask_ahead(minion, {"auth": dict(reversed(auth.items()))})
+    minion.call("read_ahead", auth=dict(reversed(auth.items())))
     assert minion.call("list_roles", auth=auth)
     assert len(keystone.asked("POST", "auth/tokens")) == 1
 
 
-def test_a_project_that_is_not_there_yet_has_no_assignments_to_ask_for(keystone, run, auth):
+def test_a_project_that_is_not_there_yet_has_no_assignments_to_ask_for(keystone, run):
     del keystone.rows["projects"][keystone.id("projects", "service")]
     minion = run()
-    ask_ahead(minion, {**AHEAD, "auth": auth})
+    minion.state("read_ahead", "all", users=USERS, project="service")
     made = [minion.state("project_present", "service"), *site(minion)]
     assert {ret["result"] for ret in made} == {True}
 
 
-def test_what_fails_ahead_is_told_by_whoever_looks(keystone, run, auth):
+def test_what_fails_ahead_is_told_by_whoever_looks(keystone, run):
     keystone.one("users", name="admin")["password"] = "another"
     minion = run()
-    assert ask_ahead(minion, {**AHEAD, "auth": auth}) is True
+    ret = minion.state("read_ahead", "all", users=USERS, project="service")
+    assert ret["result"] is True
     ret = minion.state("role_present", "service")
     assert ret["result"] is False
     assert "refuses the user admin" in ret["comment"]
@@ -682,18 +675,18 @@ def test_what_fails_ahead_is_told_by_whoever_looks(keystone, run, auth):
 
 
 @pytest.mark.parametrize("fault", [403, 500])
-def test_what_is_refused_ahead_is_asked_again_by_whoever_looks(keystone, run, auth, fault):
+def test_what_is_refused_ahead_is_asked_again_by_whoever_looks(keystone, run, fault):
     keystone.faults["GET", "services"] = [fault]
     minion = run()
-    ask_ahead(minion, {"auth": auth})
+    minion.state("read_ahead", "all")
     ret = minion.state("service_present", "nova", type="compute")
     assert ret["result"] is True, ret["comment"]
     assert keystone.one("services", name="nova")
 
 
-def test_nothing_is_asked_ahead_where_nothing_can_be(run, auth):
-    missing = {**auth, "password_pillar": "passwords:missing"}
-    ret = run().states["nova_identity.asked_ahead"]("all", {"auth": missing})
+def test_nothing_is_read_ahead_where_nothing_can_be_asked(run, auth):
+    auth["password_pillar"] = "passwords:missing"
+    ret = run().state("read_ahead", "all")
     assert (ret["result"], ret["changes"]) == (True, {})
     assert "passwords:missing" in ret["comment"]
 

@@ -190,7 +190,7 @@ def registered(states, site):
     """What a site makes in Keystone, by state, name and region; without the site's own lock."""
     found = {}
     for chunk in states(site, next(iter(MINIONS[site]))):
-        if chunk["state"] == "nova_identity" and chunk["fun"] != "asked_ahead":
+        if chunk["state"] == "nova_identity" and chunk["fun"] != "read_ahead":
             given = {
                 key: value
                 for key, value in chunk.items()
