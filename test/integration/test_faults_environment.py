@@ -99,6 +99,84 @@ def test_a_full_disk_under_the_configuration(fleet):
     nothing_is_left()
 
 
+def test_a_full_disk_under_the_state_of_nova(fleet):
+    before = processes("ctl1")
+    with full("ctl1", "/var/lib/nova") as make_room:
+        on("ctl1", "truncate", "--size=0", "/var/lib/nova/cells.json")
+        sh("ctl1", "dd if=/dev/zero of=/var/lib/nova/more bs=1k 2>/dev/null || true")
+        failed = said(apply(target="ctl1"))
+        assert (
+            "No space left on device; make room there"
+            in failed["nova-controller-schema-cells-recorded"]
+        )
+        assert processes("ctl1") == before
+        on("ctl1", "rm", "/var/lib/nova/more")
+        make_room()
+        converges("ctl1", changes=True)
+    converges("ctl1")
+    nothing_is_left()
+
+
+#: What the formula writes on a controller and reads again.
+WRITTEN = (
+    "/etc/nova/nova.conf /etc/placement/placement.conf /etc/nova/nova-api-uwsgi.ini "
+    "/var/lib/nova/cells.json /var/lib/nova/upgrade-check.json"
+)
+
+
+@pytest.mark.parametrize("share", ["half", "nothing"])
+def test_files_that_were_half_written(fleet, share):
+    before = sh("ctl1", f"sha256sum {WRITTEN}")
+    size = "$(($(stat -c %s $file) / 2))" if share == "half" else "0"
+    sh("ctl1", f"for file in {WRITTEN}; do truncate --size={size} $file; done")
+    converges("ctl1", changes=True)
+    assert sh("ctl1", f"sha256sum {WRITTEN}") == before
+    nothing_is_left()
+
+
+CLOCK = """
+for unit in UNITS; do
+    mkdir -p /run/systemd/system/$unit.service.d
+    printf '[Service]\nEnvironment=LD_PRELOAD=%s FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME=SHIFT\n' \
+        /usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 \
+        > /run/systemd/system/$unit.service.d/clock.conf
+done
+systemctl daemon-reload
+systemctl restart UNITS
+"""
+
+
+@contextlib.contextmanager
+def clock(host, shift):
+    """Nova's services of a host live some seconds before or after its clock."""
+    sh(host, "apt-get -qq update && apt-get -qq --yes install faketime > /dev/null")
+    sh(host, CLOCK.replace("UNITS", UNITS).replace("SHIFT", shift))
+    try:
+        yield
+    finally:
+        sh(
+            host,
+            f"for unit in {UNITS}; do rm -f /run/systemd/system/$unit.service.d/clock.conf; done; "
+            f"systemctl daemon-reload; systemctl restart {UNITS}",
+        )
+
+
+@pytest.mark.parametrize("shift", ["-300", "+300"])
+def test_a_clock_that_is_five_minutes_off(fleet, shift):
+    before = processes("ctl1")
+    with clock("ctl2", shift):
+        behind = "behind" if shift[0] == "-" else "ahead of"
+        comments = said(apply(target="ctl1", nova={"timeouts": {"service": 30, "api": 30}}))
+        assert processes("ctl1") == before
+        assert any(
+            f" on ctl2 reports, but counts as down: its clock is {sign}" in comment
+            for comment in comments.values()
+            for sign in ("29", "30")
+        ), comments
+        assert any(f"s {behind} this node's" in comment for comment in comments.values())
+    converges("ctl1", changes=False)
+
+
 def packages(*more):
     found = json.loads(
         on(
