@@ -28,6 +28,8 @@ from . import (
 STATE = Path("/var/lib/nova-formula-lab")
 FIXTURES = ("infra", "lb1")  # the hosts that the formula finds with something on them
 LIKE = {"lb2": "lb1"}  # those that look like one of these
+# Whose eventlet does not start without a name server. Nobody answers there, at once.
+NAMESERVERS = ("bullseye",)
 BARE = "bare"  # the snapshot that is always there: hosts as they were made
 
 
@@ -156,6 +158,8 @@ def start(lab: Lab, names: Sequence[str]) -> None:
                 if not place.made.exists():
                     salt = "salt-master" if place.name == "infra" else "salt-minion"
                     hosts.personalize(place, f"{salt}.service")
+                    if inventory.system_of(place.name, lab.facts["os"]) in NAMESERVERS:
+                        (place.root / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
                 hosts.boot(place, _binds(lab, place.name))
             for place in new:
                 hosts.wait_booted(place)

@@ -79,13 +79,19 @@ def step(text: str) -> Iterator[None]:
 def lock(path: Path, waits_for: str) -> Iterator[None]:
     """Hold a file lock; it ends with this process, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"  waiting for {waits_for}", file=sys.stderr, flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    held = False
+    while not held:
+        with path.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"  waiting for {waits_for}", file=sys.stderr, flush=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            # Who had it may have removed the file: whoever comes next locks another one.
+            with contextlib.suppress(FileNotFoundError):
+                held = os.path.samestat(os.fstat(handle.fileno()), path.stat())
+            if held:
+                yield
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float,

@@ -88,7 +88,7 @@ def load(what):
 
 
 def no_account_was_refused(figures):
-    """No answer was an error. A connection that a restart cuts is one: nothing is drained here."""
+    """No answer was an error; without the orchestration nobody is drained, and a restart cuts."""
     answers = [reason for _, reason in figures["failed"] if "status" in reason]
     assert answers == []
 
@@ -230,7 +230,7 @@ def test_it_is_done_under_load_although_it_is_killed_in_the_middle():
     with load("rotation, killed and resumed") as figures:
         command = [LAB, "exec", "infra", "--", *ROTATE]
         killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 600
         while "openstack_b" not in sh("ctl1", "cat /etc/nova/nova.conf"):
             assert killed.poll() is None and time.monotonic() < deadline
             time.sleep(0.5)
@@ -242,7 +242,7 @@ def test_it_is_done_under_load_although_it_is_killed_in_the_middle():
         run = rotate()
         print(f"\nresumed: {time.monotonic() - began:.0f} s")
         assert (run.failed_steps(), run.failed()) == ({}, [])
-    no_account_was_refused(figures)
+    assert figures["failed"] == []
 
 
 def test_a_second_run_changes_nothing():
