@@ -12,7 +12,7 @@ import time
 from datetime import datetime, timezone
 
 import pytest
-from conftest import CONTROLLERS, LAB, ROOT, apply, lab, on, sh, sql
+from conftest import CONTROLLERS, LAB, ROOT, Run, apply, lab, on, sh, sql
 
 sys.path.insert(0, str(ROOT / "test"))
 from fleet import demo  # noqa: E402
@@ -27,6 +27,9 @@ PATIENCE = 300
 QUIET = 3
 #: Requests that two controllers, each of two APIs, may be answering when these restart.
 IN_FLIGHT = 4
+#: Seconds after which the VIP of a balancer that is lost answers on the other.
+TAKEOVER = 5
+PAIR, VIP = ("lb1", "lb2"), "10.20.0.40"
 ADDRESSES = {"ctl1": "10.20.0.60", "ctl2": "10.20.0.70"}
 #: Asks each URL of its arguments; fails where one does not answer.
 ASK = """
@@ -270,3 +273,52 @@ def test_a_changed_option_fails_only_what_a_controller_was_answering(option):
     late = figures("state.apply of a changed option", traffic, begin, applied, ended)
     assert options() == {"997"}
     assert late == [] and len(traffic.failures) <= IN_FLIGHT
+
+
+# ---- the balancer: last, for it makes another fleet ----------------------------------------------
+
+
+def balancer_with_vip():
+    """The one of the pair that has the VIP."""
+    (holder,) = [host for host in PAIR if f" {VIP}/" in on(host, "ip", "-4", "-o", "address")]
+    return holder
+
+
+@pytest.fixture
+def pair():
+    """The site with a second balancer, keepalived between the two; its one balancer afterwards."""
+    lab("snapshot", "one-balancer")
+    lab("up", "lb2")
+    try:
+        # A site with one has the VIP in that host's own network configuration.
+        sh("lb1", f"sed -i '/^{VIP}/d' /etc/lab-addresses; ip address del {VIP}/24 dev host0")
+        command = ["salt", "--out=json", "-t", "900", "-L", ",".join(PAIR), "state.apply", "nova"]
+        for _ in range(2):
+            run = Run(on("infra", *command))
+            assert set(run.returns) == set(PAIR)
+            assert run.failed() == []
+        assert run.changed() == []
+        yield
+    finally:
+        lab("restore", "one-balancer")
+
+
+def test_a_balancer_that_loses_its_power_is_followed_within_seconds(pair):
+    first = balancer_with_vip()
+    (second,) = set(PAIR) - {first}
+    with load() as traffic:
+        begin = time.time()
+        lab("off", first)
+        ended = wait_well(time.time(), balancer=second)
+        guest_comes_and_goes()
+    late = figures("the active balancer's power lost", traffic, begin, begin + TAKEOVER, ended)
+    assert late == []
+    with load() as traffic:
+        begin = time.time()
+        lab("up", first)
+        ended = wait_well(time.time(), balancer=second)
+        time.sleep(QUIET)
+    figures("that balancer's power back", traffic, begin, begin, ended)
+    assert traffic.failures == []
+    assert balancer_with_vip() == second
+    guest_comes_and_goes()
