@@ -25,8 +25,8 @@ LOAD = ("/opt/saltstack/bin/python", "/srv/formula/test/fleet/load.py")
 PATIENCE = 300
 #: Seconds of load before a fault, and after all is well.
 QUIET = 3
-#: Requests that two controllers, each of two APIs, may be answering when these restart.
-IN_FLIGHT = 4
+#: Requests on their way, at most, when two controllers restart two APIs that two clients each ask.
+IN_FLIGHT = 2 * 2 * 2
 #: Seconds after which the VIP of a balancer that is lost answers on the other.
 TAKEOVER = 5
 PAIR, VIP = ("lb1", "lb2"), "10.20.0.40"
