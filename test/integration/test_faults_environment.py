@@ -124,7 +124,7 @@ WRITTEN = (
 )
 
 
-@pytest.mark.parametrize("share", ["half", "nothing"])
+@pytest.mark.parametrize("share", ["half", pytest.param("nothing", marks=pytest.mark.long)])
 def test_files_that_were_half_written(fleet, share):
     before = sh("ctl1", f"sha256sum {WRITTEN}")
     size = "$(($(stat -c %s $file) / 2))" if share == "half" else "0"
@@ -161,7 +161,7 @@ def clock(host, shift):
         )
 
 
-@pytest.mark.parametrize("shift", ["-300", "+300"])
+@pytest.mark.parametrize("shift", ["-300", pytest.param("+300", marks=pytest.mark.long)])
 def test_a_clock_that_is_five_minutes_off(fleet, shift):
     before = processes("ctl1")
     with clock("ctl2", shift):
