@@ -134,49 +134,6 @@ def test_files_that_were_half_written(fleet, share):
     nothing_is_left()
 
 
-CLOCK = """
-for unit in UNITS; do
-    mkdir -p /run/systemd/system/$unit.service.d
-    printf '[Service]\nEnvironment=LD_PRELOAD=%s FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME=SHIFT\n' \
-        /usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 \
-        > /run/systemd/system/$unit.service.d/clock.conf
-done
-systemctl daemon-reload
-systemctl restart UNITS
-"""
-
-
-@contextlib.contextmanager
-def clock(host, shift):
-    """Nova's services of a host live some seconds before or after its clock."""
-    sh(host, "apt-get -qq update && apt-get -qq --yes install faketime > /dev/null")
-    sh(host, CLOCK.replace("UNITS", UNITS).replace("SHIFT", shift))
-    try:
-        yield
-    finally:
-        sh(
-            host,
-            f"for unit in {UNITS}; do rm -f /run/systemd/system/$unit.service.d/clock.conf; done; "
-            f"systemctl daemon-reload; systemctl restart {UNITS}",
-        )
-
-
-@pytest.mark.parametrize("shift", ["-300", pytest.param("+300", marks=pytest.mark.long)])
-def test_a_clock_that_is_five_minutes_off(fleet, shift):
-    before = processes("ctl1")
-    with clock("ctl2", shift):
-        behind = "behind" if shift[0] == "-" else "ahead of"
-        comments = said(apply(target="ctl1", nova={"timeouts": {"service": 30, "api": 30}}))
-        assert processes("ctl1") == before
-        assert any(
-            f" on ctl2 reports, but counts as down: its clock is {sign}" in comment
-            for comment in comments.values()
-            for sign in ("29", "30")
-        ), comments
-        assert any(f"s {behind} this node's" in comment for comment in comments.values())
-    converges("ctl1", changes=False)
-
-
 def packages(*more):
     found = json.loads(
         on(
