@@ -35,14 +35,9 @@ def read_ahead(
 
     name : str
         Any text.
-    users : dict
-        Users' names, and the names of the pillar keys that hold their passwords.
-    project, domain : str
-        Name of the users' project, and of the domain of both.
-    paths : dict
-        Lists of paths by service type, for ``ahead`` of nova_verify.api_answers.
-    region : str
-        Of these services' endpoints.
+    users, domain, auth, cloud, paths, region, project
+        As of the module's nova_identity.read_ahead; ``paths`` are those of ``ahead`` of
+        nova_verify.api_answers.
 
     .. code-block:: yaml
 

@@ -179,7 +179,7 @@ def healthy(lab: Lab, new: set[str]) -> None:
     if minions:
         with shell.step("wait for Salt"):
             shell.wait_until(lambda: minions <= _answering(place),
-                             f"Salt's minions on {', '.join(sorted(minions))}", 180)
+                             f"Salt's minions on {', '.join(sorted(minions))}", 600)
     with shell.step("wait for the services of infra"):
         hosts.call(place, "lab-ready", "infra")
         if "lb1" in running:

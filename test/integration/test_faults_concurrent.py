@@ -52,7 +52,7 @@ def restarts():
 
 
 def changes(text):
-    """State id → how many of the runs changed something there, by controller."""
+    """How many runs returned, and ``{(minion, state id): runs that changed something there}``."""
     decoder, found, position, runs = json.JSONDecoder(), {}, text.find("{"), 0
     while position != -1:
         returns, position = decoder.raw_decode(text, position)
