@@ -35,9 +35,11 @@ def read_ahead(
 
     name : str
         Any text.
-    users, domain, auth, cloud, paths, region, project
-        As of the module's nova_identity.read_ahead; ``paths`` are those of ``ahead`` of
-        nova_verify.api_answers.
+    users, paths, auth : dict
+        As of the module's nova_identity.read_ahead; ``paths`` as of ``ahead`` of
+        nova_verify.api_answers, too.
+    domain, cloud, region, project : str
+        As of the module's, too.
 
     .. code-block:: yaml
 
