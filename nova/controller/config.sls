@@ -14,6 +14,7 @@ nova-controller-config-{{ path }}:
   file.managed:
     - name: {{ path | json }}
     - contents: {{ text | json }}
+    - makedirs: True
     - mode: '0644'
     - require:
       - sls: nova.controller.package

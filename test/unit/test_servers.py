@@ -216,6 +216,28 @@ def test_libvirt_reads_what_qemu_s_displays_are_to_do(opts, system, unit):
     assert not [chunk for chunk in plain if "qemu" in chunk["__id__"]]
 
 
+@pytest.mark.parametrize(
+    ("system", "forks"),
+    [
+        ("Debian 13", False),
+        ("Debian testing", True),
+        ("Ubuntu 24.04", False),
+        ("Ubuntu 26.04", True),
+        ("Rocky 10", False),
+    ],
+)
+def test_consoles_are_answered_with_a_python_that_starts_processes_anew(opts, system, forks):
+    states = compiled(opts, system, "nova.controller.config", roles=["controller"])
+    files = {c["name"]: c["contents"] for c in states if "contents" in c}
+    drop_in = files.get("/etc/systemd/system/nova-novncproxy.service.d/nova-formula.conf", "")
+    found = re.search("^Environment=PYTHONPATH=(.+)$", drop_in, re.MULTILINE)
+    assert bool(found) == forks
+    if found:
+        scope = {}
+        exec(files[f"{found[1]}/usercustomize.py"], scope)  # noqa: S102
+        assert scope["multiprocessing"].get_start_method() == "fork"
+
+
 MODULAR = [f"virt{driver}d.socket" for driver in ("nodedev", "proxy", "qemu", "secret", "storage")]
 LIBVIRT = {"Debian 13": ["libvirtd.socket"], "Rocky 8": ["libvirtd"], "Rocky 9": MODULAR}
 
