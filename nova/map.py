@@ -24,6 +24,16 @@ ROLES = ("controller", "compute", "haproxy")
 KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates", "lookup")
 # What a peer's key starts on a compute node.
 MIGRATION = "/usr/local/lib/nova-formula/migration"
+# Where libvirt and QEMU look for their certificates, and libvirt's port of TLS.
+QEMU_PKI = "/etc/pki/qemu"
+LIBVIRT_PKI = {
+    "ca": "/etc/pki/CA/cacert.pem",
+    "server-cert": "/etc/pki/libvirt/servercert.pem",
+    "server-key": "/etc/pki/libvirt/private/serverkey.pem",
+    "client-cert": "/etc/pki/libvirt/clientcert.pem",
+    "client-key": "/etc/pki/libvirt/private/clientkey.pem",
+}
+LIBVIRT_PORT = 16514
 VRRP_PASSWORD = re.compile("[A-Za-z0-9._+-]{1,8}")
 # Where a repository of yum or dnf is, and none of apt.
 YUM = {"baseurl", "mirrorlist", "metalink"}
@@ -216,8 +226,16 @@ def _faults_of_sense(nova, pillar, secrets):
         faults.append(
             f"nova:config:DEFAULT:instances_path must be {path['title']}, for nova:migration:ssh."
         )
-    if migration["live"] and not migration["ssh"]:
-        faults.append("nova:migration:live is over SSH: set nova:migration:ssh to true too.")
+    if migration["live"] and not (migration["ssh"] or migration["tls"]):
+        faults.append(
+            "nova:migration:live needs a way: set nova:migration:ssh or nova:migration:tls to true."
+        )
+    if migration["tls"] and not migration["live"]:
+        faults.append("nova:migration:tls is for live migration: set nova:migration:live to true.")
+    if migration["tls"] and "compute" in nova["roles"] and "libvirt_tls" not in nova:
+        faults.append(
+            "nova:migration:tls must be false: this system's libvirt has no socket unit for TLS."
+        )
     if migration["ssh"] and not nova["topology"].get("compute") and "keys" not in migration:
         faults.append(
             "nova:topology:compute is missing: nova:migration:ssh trusts the keys of the minions "
@@ -620,8 +638,16 @@ def _derive_tls(nova):
             nova["tls_files"].update(files)
             reads = nova.setdefault("reads", {})
             reads[daemon] = reads.get(daemon, []) + list(files.values())
-    nova["qemu_options"] = {}
-    if "compute" in nova["roles"] and "vnc" in nova["tls"]:
+    _derive_hypervisor_tls(nova, displays)
+    nova["balancer_reads"] = [nova["tls"][key] for key in ("vip", "ca") if key in nova["tls"]]
+
+
+def _derive_hypervisor_tls(nova, displays):
+    """The same for QEMU and libvirt, who look for theirs under names of their own."""
+    nova["qemu_options"], nova["libvirt_reads"] = {}, {}
+    if "compute" not in nova["roles"]:
+        return
+    if "vnc" in nova["tls"]:
         nova["qemu_options"] = {
             "vnc_tls": 1,
             "vnc_tls_x509_verify": 1,
@@ -629,7 +655,22 @@ def _derive_tls(nova):
         }
         for name in ("ca-cert", "server-cert", "server-key"):
             nova["tls_files"][f"vnc-{name}"] = f"{displays}/{name}.pem"
-    nova["balancer_reads"] = [nova["tls"][key] for key in ("vip", "ca") if key in nova["tls"]]
+    if nova["migration"]["tls"]:
+        nova["qemu_options"] |= {
+            "migrate_tls_x509_cert_dir": QEMU_PKI,
+            "migrate_tls_x509_verify": 1,
+            "migrate_tls_force": 1,
+        }
+        for name in ("ca-cert", "server-cert", "server-key", "client-cert", "client-key"):
+            nova["tls_files"][f"migration-{name}"] = f"{QEMU_PKI}/{name}.pem"
+        for name, path in LIBVIRT_PKI.items():
+            nova["tls_files"][f"libvirt-{name}"] = path
+        drop_ins = [nova["migration"]["socket_file"], nova["migration"]["unit_file"]]
+        reads = [LIBVIRT_PKI[name] for name in ("ca", "server-cert", "server-key")]
+        nova["libvirt_reads"][nova["migration"]["unit"]] = drop_ins + reads
+    if nova["qemu_options"]:
+        qemu = nova["qemu"]
+        nova["libvirt_reads"].setdefault(qemu["unit"], []).append(qemu["conf"])
 
 
 def _accounts(nova):
@@ -730,24 +771,41 @@ def _my_ip(nova):
 
 
 def _migration(nova):
-    """What migration over SSH needs on a compute node; its packages and unit join the node's."""
-    migration, ssh = nova["migration"], nova.get("ssh", {})
-    if "compute" not in nova["roles"] or not migration["ssh"]:
-        return {"ssh": False}
-    nova["packages"]["compute"] = nova["packages"]["compute"] + ssh.get("packages", [])
-    nova["units"]["ssh"] = ssh.get("unit", "sshd")
+    """What migration needs on a compute node; its packages and units join the node's."""
+    migration, ssh, tls = nova["migration"], nova.get("ssh", {}), nova.get("libvirt_tls", {})
+    found = {"ssh": False, "live": False, "tls": False}
+    if "compute" not in nova["roles"]:
+        return found
     options = nova["config"].get("DEFAULT") or {}
     address = (nova["config"].get("libvirt") or {}).get("live_migration_inbound_addr")
     addresses = list(dict.fromkeys([nova["my_ip"], address or nova["my_ip"]]))
+    found.update(live=migration["live"], tls=migration["tls"])
+    if migration["tls"]:
+        nova["units"]["migration"] = tls["socket"]
+        found.update(
+            unit=tls["unit"],
+            unit_file=f"/etc/systemd/system/{tls['unit']}.service.d/nova-formula.conf",
+            socket_file=f"/etc/systemd/system/{tls['socket']}.d/nova-formula.conf",
+            listens=[addresses[-1], LIBVIRT_PORT],
+            netloc=f"{_bracketed(str(addresses[-1]))}:{LIBVIRT_PORT}",
+        )
+    if not migration["ssh"]:
+        return found
+    nova["packages"]["compute"] = nova["packages"]["compute"] + ssh.get("packages", [])
+    nova["units"]["ssh"] = ssh.get("unit", "sshd")
     instances = options.get("instances_path") or "/var/lib/nova/instances"
     key = "/var/lib/nova/.ssh/id_ed25519"
+    over_ssh = migration["live"] and not migration["tls"]
     return {
-        **migration,
+        **found,
+        "ssh": True,
         "key": key,
         "names": list(dict.fromkeys([options.get("host") or nova["host"], *addresses])),
         "addresses": addresses,
-        "command": f"{MIGRATION} {instances}{' libvirt' * migration['live']}",
-        "uri": f"qemu+ssh://{nova['users']['nova']}@%s/system?keyfile={key}&no_tty=1",
+        "command": f"{MIGRATION} {instances}{' libvirt' * over_ssh}",
+        "uri": f"qemu+ssh://{nova['users']['nova']}@%s/system?keyfile={key}&no_tty=1"
+        if over_ssh
+        else None,
         "minions": nova["topology"].get("compute", []),
         "keys": migration.get("keys", {}),
         "shell": ssh.get("shell"),
@@ -790,8 +848,10 @@ def _open_ports(nova):
         "haproxy": [port for _, port in nova["listens"]],
     }
     ports = {f"{port}/tcp" for role in nova["roles"] for port in served[role]}
-    if nova["migration"].get("live"):
+    if nova["migration"]["live"]:
         ports.add("49152-49215/tcp")
+    if nova["migration"]["tls"]:
+        ports.add(f"{LIBVIRT_PORT}/tcp")
     return sorted(ports.union(*(firewall["ports"].get(role, []) for role in nova["roles"])))
 
 
@@ -894,8 +954,10 @@ def _facts(nova, passwords):
         region=nova["region"],
         workers=nova["workers"],
         virt_type=nova.get("virt_type"),
-        migration_address=nova["my_ip"] if nova["migration"].get("live") else None,
-        migration_uri=nova["migration"]["uri"] if nova["migration"].get("live") else None,
+        migration_address=nova["my_ip"] if nova["migration"]["live"] else None,
+        migration_uri=nova["migration"].get("uri"),
+        migration_scheme="tls" if nova["migration"]["tls"] else None,
+        migration_tls=nova["migration"]["tls"] or None,
         domain=keystone["domain"],
         service_project=keystone["service_project"],
         keystone_url=keystone["auth_url"],

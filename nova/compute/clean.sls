@@ -40,6 +40,20 @@ nova-compute-clean-migration-files:
     - require:
       - nova_migration: nova-compute-clean-migration-peers
 {%- endif %}
+{%- if nova.migration.tls %}
+
+nova-compute-clean-migration-socket:
+  nova_unit.dead:
+    - name: {{ nova.units.migration | json }}
+    - require:
+      - nova_unit: nova-compute-clean-unit
+
+nova-compute-clean-migration-units:
+  file.absent:
+    - names: {{ [nova.migration.unit_file, nova.migration.socket_file] | json }}
+    - require:
+      - nova_unit: nova-compute-clean-migration-socket
+{%- endif %}
 {%- if nova.clean.packages %}
 
 nova-compute-clean-packages:

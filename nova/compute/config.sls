@@ -32,6 +32,36 @@ nova-compute-config-qemu:
     - require:
       - sls: nova.compute.package
 {%- endif %}
+{%- if nova.migration.tls %}
+
+# The socket can start only while the daemon does not run: a restart of the daemon brings it.
+nova-compute-config-migration-unit:
+  file.managed:
+    - name: {{ nova.migration.unit_file | json }}
+    - contents: |
+        # Managed by Salt (nova formula).
+        [Unit]
+        Requires={{ nova.units.migration }}
+        After={{ nova.units.migration }}
+    - makedirs: True
+    - mode: '0644'
+    - require:
+      - sls: nova.compute.package
+
+nova-compute-config-migration-socket:
+  file.managed:
+    - name: {{ nova.migration.socket_file | json }}
+    - contents: |
+        # Managed by Salt (nova formula).
+        [Socket]
+        ListenStream=
+        ListenStream={{ nova.migration.netloc }}
+        FreeBind=true
+    - makedirs: True
+    - mode: '0644'
+    - require:
+      - sls: nova.compute.package
+{%- endif %}
 
 # Who requires this SLS requires nova.conf too.
 nova-compute-config-nova-conf:

@@ -17,18 +17,32 @@ nova-compute-service-{{ daemon }}:
     - require_in:
       - nova_unit: nova-compute-service-compute
 {%- endfor %}
-{%- if nova.qemu_options %}
+{%- for unit, reads in nova.libvirt_reads.items() %}
 
-nova-compute-service-qemu:
+nova-compute-service-{{ unit }}:
   nova_unit.running:
-    - name: {{ nova.qemu.unit | json }}
+    - name: {{ unit | json }}
     - units: {{ nova.unit_list | json }}
-    - reads: [{{ nova.qemu.conf | json }}]
+    - reads: {{ reads | json }}
     - enable: False
     - start: False
     - timeout: {{ nova.timeouts.service }}
     - require:
       - sls: nova.compute.config
+    - require_in:
+      - nova_unit: nova-compute-service-compute
+{%- endfor %}
+{%- if nova.migration.tls %}
+
+nova-compute-service-migration:
+  nova_unit.running:
+    - name: {{ nova.units.migration | json }}
+    - units: {{ nova.unit_list | json }}
+    - reads: [{{ nova.migration.socket_file | json }}]
+    - listens: {{ [nova.migration.listens] | json }}
+    - timeout: {{ nova.timeouts.service }}
+    - require:
+      - nova_unit: nova-compute-service-{{ nova.migration.unit }}
     - require_in:
       - nova_unit: nova-compute-service-compute
 {%- endif %}

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import pytest
 from conftest import CONTROLLERS, MINIONS, ROOT, apply, lab, on, sh, sql
@@ -310,3 +311,108 @@ def test_a_guest_s_display_is_seen_by_the_console_proxy_alone(site):
     size = on("infra", "/opt/saltstack/bin/python", "-c", BROWSER, url, CA["ca"])
     assert int(size.split()[0]) > 0
     on("infra", "openstack", "server", "delete", "--wait", "seen")
+
+
+HYPERVISORS = Authority("hypervisors")
+MIGRATING = {**CONSOLES, "migration": {"live": True, "tls": True}}
+NODES = {"cmp1": "10.20.0.80", "cmp2": "10.20.0.90"}
+QEMU = "/etc/pki/qemu"
+#: Where libvirt and QEMU look, the keys' group, and which half of what it is.
+PLACES = [
+    (f"{QEMU}/server-cert.pem", f"{QEMU}/server-key.pem", "libvirt-qemu"),
+    (f"{QEMU}/client-cert.pem", f"{QEMU}/client-key.pem", "libvirt-qemu"),
+    ("/etc/pki/libvirt/servercert.pem", "/etc/pki/libvirt/private/serverkey.pem", "root"),
+    ("/etc/pki/libvirt/clientcert.pem", "/etc/pki/libvirt/private/clientkey.pem", "root"),
+]
+
+
+def hypervisor(host):
+    """Give a compute node its certificates."""
+    for ca in (f"{QEMU}/ca-cert.pem", "/etc/pki/CA/cacert.pem"):
+        put(host, ca, HYPERVISORS.pem)
+    for public, private, group in PLACES:
+        certificate, key = HYPERVISORS.issue(host, f"{host}.example.org", NODES[host])
+        put(host, public, certificate)
+        put(host, private, key, "0640")
+        sh(host, f"chgrp {group} {private}")
+
+
+def whereabouts():
+    shown = json.loads(on("infra", "openstack", "server", "show", "mover", "-f", "json"))
+    return shown["status"], shown["OS-EXT-SRV-ATTR:host"].partition(".")[0]
+
+
+def migrations():
+    """The status of each live migration of the guest, by its id."""
+    listed = on("infra", "openstack", "server", "migration", "list", "--server", "mover", "--type",
+                "live-migration", "-f", "json")  # fmt: skip
+    return {row["Id"]: row["Status"] for row in json.loads(listed)}
+
+
+def move(target):
+    """Migrate the guest live; how it ended."""
+    before = migrations()
+    line = "server migrate --os-compute-api-version 2.30 --live-migration --block-migration --host"
+    on("infra", "openstack", *line.split(), sh(target, "hostname -f").strip(), "mover")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        (status,) = [it for key, it in migrations().items() if key not in before] or [""]
+        if status in ("completed", "error", "failed"):
+            return status
+        time.sleep(1)
+    raise AssertionError(f"The migration is still {status}.")
+
+
+def test_a_guest_migrates_live_over_tls(site):
+    for host in NODES:
+        hypervisor(host)
+    goes_over_to(**MIGRATING)
+    for host, address in NODES.items():
+        listed = sh(host, "ss -Hltn '( sport = :16514 )'").split()
+        assert listed[3] == f"{address}:16514" and len(listed) == 5, listed
+    sh("infra", "openstack flavor create --ram 128 --vcpus 1 --disk 0 mover >/dev/null; "
+       "openstack server create --os-compute-api-version 2.74 --flavor mover --image guest "
+       "--nic none --host $(openstack hypervisor list -f value -c 'Hypervisor Hostname' "
+       "| grep cmp1) --wait mover >/dev/null")  # fmt: skip
+    assert whereabouts() == ("ACTIVE", "cmp1")
+    for target in ("cmp2", "cmp1"):
+        assert move(target) == "completed"
+        assert whereabouts() == ("ACTIVE", target)
+        assert sh(target, "virsh --quiet list --state-running --name").split()
+    nothing_to_do(**MIGRATING)
+
+
+def test_who_has_no_certificate_of_the_ca_does_not_reach_libvirt(site):
+    ask = "virsh -c qemu+tls://10.20.0.90/system list --name 2>&1 || :"
+    assert "error" not in sh("cmp1", ask)
+    certificate, key = Authority("hypervisors").issue("cmp1", NODES["cmp1"])
+    sh("cmp1", "mkdir -p /tmp/pki")
+    for path, text in (
+        ("cacert.pem", HYPERVISORS.pem),
+        ("clientcert.pem", certificate),
+        ("clientkey.pem", key),
+    ):
+        put("cmp1", f"/tmp/pki/{path}", text)
+    said = sh("cmp1", ask.replace("/system", "/system?pkipath=/tmp/pki"))
+    assert "error" in said and "ertificate" in said, said
+    said = sh("cmp1", ask.replace("+tls", "+tcp"))
+    assert "Connection refused" in said
+
+
+def test_a_guest_s_memory_goes_to_no_host_of_another_ca(site):
+    put("cmp2", f"{QEMU}/ca-cert.pem", Authority("hypervisors").pem)
+    try:
+        assert move("cmp2") in ("error", "failed")
+    finally:
+        put("cmp2", f"{QEMU}/ca-cert.pem", HYPERVISORS.pem)
+    assert whereabouts() == ("ACTIVE", "cmp1")
+    assert move("cmp2") == "completed"
+    assert whereabouts() == ("ACTIVE", "cmp2")
+    on("infra", "openstack", "server", "delete", "--wait", "mover")
+
+
+def test_a_renewed_certificate_of_libvirt_s_restarts_it_and_no_guest(site):
+    hypervisor("cmp1")
+    for args in (["test=True"], []):
+        assert restarted(apply(*args, nova=MIGRATING)) == {("cmp1", "libvirtd")}
+    nothing_to_do(**MIGRATING)

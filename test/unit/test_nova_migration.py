@@ -43,7 +43,7 @@ PEERS = {
 
 def test_nothing_of_it_is_there_where_nobody_asks_for_it():
     nova = run_map(changed("cmp1"), "cmp1")
-    assert nova["migration"] == {"ssh": False}
+    assert nova["migration"] == {"ssh": False, "live": False, "tls": False}
     assert "ssh" not in nova["units"] and "openssh-server" not in nova["packages"]["compute"]
     assert not any("migration" in option for option in nova["conf"]["nova"]["libvirt"])
 
@@ -75,10 +75,29 @@ def test_live_migration_logs_in_as_nova_with_the_node_s_key():
     assert "live_migration_uri" not in str(run_map(changed(migration=pillar["migration"]))["conf"])
 
 
+@pytest.mark.parametrize("ssh", [True, False])
+def test_over_tls_no_peer_s_key_reaches_libvirt(ssh):
+    migration = {"ssh": ssh, "live": True, "tls": True}
+    nova = run_map(changed("cmp1", migration=migration), "cmp1")
+    assert nova["faults"] == []
+    libvirt = nova["conf"]["nova"]["libvirt"]
+    assert "live_migration_uri" not in libvirt
+    assert libvirt["live_migration_scheme"] == ["tls"]
+    assert libvirt["live_migration_with_native_tls"] == ["true"]
+    assert libvirt["live_migration_inbound_addr"] == ["10.20.0.80"]
+    assert not nova["migration"].get("command", "").endswith(" libvirt")
+    assert "libvirtd-tls.socket" in nova["unit_list"]
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"migration": {"live": True}}, "nova:migration:live is over SSH: set nova:migration:ssh"),
+        ({"migration": {"live": True}}, "nova:migration:live needs a way: set nova:migration:ssh"),
+        ({"migration": {"tls": True}}, "nova:migration:tls is for live migration: set"),
+        (
+            {"migration": {"live": True, "tls": True}, "lookup": {"libvirt_tls": None}},
+            "nova:migration:tls must be false",
+        ),
         (
             {"migration": {"ssh": True}, "topology": ..., "roles": ["compute"]},
             "nova:topology:compute is missing: nova:migration:ssh trusts",

@@ -65,7 +65,7 @@ def rendered(release, roles, tls):
         messaging__quorum_queues=tls,
         **(dict.fromkeys(("database__tls", "messaging__tls"), TLS) if tls else {}),
         tls={**TLS, "vip": "/etc/haproxy/vip.pem", "vnc": TLS} if tls else {},
-        migration={"ssh": True, "live": True, "keys": {}},
+        migration={"ssh": True, "live": True, "tls": tls, "keys": {}},
     )
     nova = run_map(pillar)
     assert (nova["faults"], nova["warnings"]) == ([], [])

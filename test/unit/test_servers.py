@@ -210,7 +210,7 @@ def test_libvirt_reads_what_qemu_s_displays_are_to_do(opts, system, unit):
     assert block["content"] == (
         'vnc_tls = 1\nvnc_tls_x509_verify = 1\nvnc_tls_x509_cert_dir = "/etc/pki/libvirt-vnc"\n'
     )
-    (reader,) = [c for c in states if c["__id__"] == "nova-compute-service-qemu"]
+    (reader,) = [c for c in states if c["__id__"] == f"nova-compute-service-{unit}"]
     assert (reader["name"], reader["reads"]) == (unit, ["/etc/libvirt/qemu.conf"])
     plain = compiled(opts, system, "nova.compute", roles=["compute"])
     assert not [chunk for chunk in plain if "qemu" in chunk["__id__"]]
@@ -236,6 +236,24 @@ def test_consoles_are_answered_with_a_python_that_starts_processes_anew(opts, sy
         scope = {}
         exec(files[f"{found[1]}/usercustomize.py"], scope)  # noqa: S102
         assert scope["multiprocessing"].get_start_method() == "fork"
+
+
+def test_libvirt_restarts_once_for_tls_and_before_its_socket_is_looked_at(opts):
+    migration = {"live": True, "tls": True}
+    given = {"roles": ["compute"], "migration": migration, "my_ip": "10.20.0.80"}
+    for system, unit in (("Debian 12", "libvirtd"), ("Rocky 9", "virtproxyd")):
+        states = compiled(opts, system, "nova.compute", **given)
+        drop_in = f"/etc/systemd/system/{unit}-tls.socket.d/nova-formula.conf"
+        (socket,) = [c["contents"] for c in states if c["name"] == drop_in]
+        assert "\nListenStream=\nListenStream=10.20.0.80:16514\n" in socket
+        (service,) = [c for c in states if c["__id__"] == f"nova-compute-service-{unit}"]
+        assert drop_in in service["reads"] and "/etc/pki/CA/cacert.pem" in service["reads"]
+        assert ("/etc/libvirt/qemu.conf" in service["reads"]) == (unit == "libvirtd")
+        (socket,) = [c for c in states if c["name"] == f"{unit}-tls.socket"]
+        assert {"nova_unit": f"nova-compute-service-{unit}"} in socket["require"]
+        files = [c["name"] for c in states if (c["state"], c["fun"]) == ("file", "exists")]
+        assert "/etc/pki/qemu/client-key.pem" in files
+        assert not any("ssh" in str(chunk["name"]) for chunk in states)
 
 
 MODULAR = [f"virt{driver}d.socket" for driver in ("nodedev", "proxy", "qemu", "secret", "storage")]
