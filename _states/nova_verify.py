@@ -5,6 +5,7 @@ They change nothing. In test mode what is not right yet is no failure: the run m
 """
 
 import json
+import logging
 import os
 import re
 import time
@@ -14,6 +15,8 @@ from typing import Any
 
 import salt.utils.files
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+log = logging.getLogger(__name__)
 
 # Salt puts in what the states before this one have returned.
 __running__: dict = {}
@@ -331,6 +334,7 @@ def _verified(
 ) -> dict[str, Any]:
     ret = {"name": name, "result": True, "changes": {}, "comment": ""}
     deadline = time.monotonic() + (0 if __opts__["test"] else timeout)
+    spoken = ""
     while True:
         try:
             ret["comment"] = check()
@@ -340,6 +344,9 @@ def _verified(
                 if __opts__["test"]:
                     return {**ret, "result": None, "comment": f"Not yet: {exc}"}
                 return {**ret, "result": False, "comment": str(exc)}
+            if str(exc) != spoken:
+                spoken = str(exc)
+                log.info("%s Looking again, for %d s at most.", spoken, deadline - time.monotonic())
         time.sleep(INTERVAL)
     return {**ret, **({"warnings": warnings} if warnings else {})}
 

@@ -6,3 +6,15 @@ include:
   - nova.{{ role }}.clean
 {%- endfor %}
 {%- endif %}
+{%- if nova.certificates | default(none) %}
+
+nova-clean-certificates:
+  nova_certificate.absent:
+    - name: {{ nova.certificates.directory | json }}
+{%- if nova.roles %}
+    - require:
+{%- for role in nova.roles %}
+      - sls: nova.{{ role }}.clean
+{%- endfor %}
+{%- endif %}
+{%- endif %}

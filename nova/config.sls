@@ -4,6 +4,9 @@
 {%- set roles = nova.roles | reject('equalto', 'haproxy') | list %}
 include:
   - nova.sync
+{%- if nova.certificates %}
+  - nova.certificates.placed
+{%- endif %}
 {%- for role in roles %}
   - nova.{{ role }}.package
 {%- endfor %}
@@ -41,6 +44,9 @@ nova-config-nova-conf:
 {%- endif %}
     - require:
       - file: nova-config-directory
+{%- if nova.certificates %}
+      - sls: nova.certificates.placed
+{%- endif %}
 {%- for key, path in nova.tls_files.items() %}
 
 # A daemon that looks for a file that is not there stops, and does not start again.

@@ -11,7 +11,7 @@ nova-pillar:
     - comment: {{ words | json }}
     - failhard: True
 
-{%- elif nova.roles %}
+{%- elif nova.roles or nova.certificates | default(none) %}
 {%- if nova.warnings %}
 nova-pillar-warnings:
   test.configurable_test_state:
@@ -23,7 +23,10 @@ nova-pillar-warnings:
 
 {% endif %}
 include:
-{%- if nova.open_ports %}
+{%- if nova.certificates %}
+  - nova.certificates
+{%- endif %}
+{%- if nova.open_ports | default([]) %}
   - nova.firewall
 {%- endif %}
 {%- for role in nova.roles %}

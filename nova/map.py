@@ -25,6 +25,7 @@ KEEP_NULLS = ("config", "placement_config", "identity", "flavors", "aggregates",
 # What a peer's key starts on a compute node.
 MIGRATION = "/usr/local/lib/nova-formula/migration"
 # Where libvirt and QEMU look for their certificates, and libvirt's port of TLS.
+DISPLAYS = "/etc/pki/libvirt-vnc"
 QEMU_PKI = "/etc/pki/qemu"
 LIBVIRT_PKI = {
     "ca": "/etc/pki/CA/cacert.pem",
@@ -50,6 +51,9 @@ def run():
         return {"roles": [], "faults": [_printable(fault) for fault in faults]}
     nova = _merged(pillar)
     nova.update(roles=_roles(pillar, __grains__["id"]), faults=[], warnings=[])
+    if _takes_part(nova):
+        nova["faults"] = [_printable(it) for it in _faults_of_authority(nova)]
+        nova["certificates"] = _certificates(nova, _grants(nova))
     if nova["roles"]:
         secrets = _secrets(nova, pillar.get("passwords", {}))
         nova["faults"] = [_printable(it) for it in _faults_of_sense(nova, pillar, secrets)]
@@ -209,6 +213,7 @@ def _faults_of_sense(nova, pillar, secrets):
                 "sdb profile in the minion's configuration."
             )
     faults += _faults_of_keepalived(nova, passwords, secrets)
+    faults += _faults_of_authority(nova)
     for key, value in (
         ("passwords:messaging", secrets.get("messaging", "")),
         ("messaging:user", nova["messaging"]["user"]),
@@ -342,6 +347,19 @@ def _faults_of_keepalived(nova, passwords, secrets):
                 "nova:passwords:keepalived must be of 8 letters, digits and . _ + - at most: VRRP "
                 "has no room for more."
             )
+
+
+def _faults_of_authority(nova):
+    """What the formula's own authority cannot do."""
+    if "minion" not in nova["authority"]:
+        if nova["authority"]["servers"]:
+            yield "nova:authority:minion is missing: name the minion that signs."
+        return
+    held = {}
+    for place in _places(nova):
+        path, what = place["path"], place.get("ca") or place["identity"] + "'s " + place["holds"]
+        if held.setdefault(path, what) != what:
+            yield f"nova:authority would make {path} of {held[path]} and of {what}: name two files."
 
 
 def _has_vrrp_password(nova):
@@ -506,6 +524,7 @@ def _derive(nova, secrets):
     controllers = nova["topology"].get("controller", {})
     nova["my_ip"] = _my_ip(nova)
     nova["host"] = __grains__.get("nodename", __grains__["id"])
+    grants = _grants(nova)
     nova["migration"] = _migration(nova)
     nova["my_netloc"] = _bracketed(nova["my_ip"]) if nova["my_ip"] else None
     nova["keepalived"] = _keepalived(nova, secrets)
@@ -519,6 +538,10 @@ def _derive(nova, secrets):
     nova["database"].setdefault("host", nova["vip"])
     nova["messaging"].setdefault("port", 5671 if "tls" in nova["messaging"] else 5672)
     _derive_tls(nova)
+    nova["certificates"] = _certificates(nova, grants)
+    if nova["certificates"]:
+        made = {place["path"] for place in nova["certificates"]["places"]}
+        nova["tls_files"] = {k: path for k, path in nova["tls_files"].items() if path not in made}
     nova["keystone"].setdefault("memcached_servers", [])
     nova["workers"] = nova.get("workers") or min(__grains__.get("num_cpus", 1), 8)
     if "compute" in nova["roles"]:
@@ -621,7 +644,7 @@ def _derive_tls(nova):
         )
         for key, path in tls.items()
     }
-    displays = given.pop("vnc-tls-directory", "/etc/pki/libvirt-vnc")
+    displays = given.pop("vnc-tls-directory", DISPLAYS)
     everybody, server = ("tls-ca",), ("tls-cert", "tls-key")
     readers = {}
     if {"controller", "compute"} & {*nova["roles"]}:
@@ -671,6 +694,138 @@ def _derive_hypervisor_tls(nova, displays):
     if nova["qemu_options"]:
         qemu = nova["qemu"]
         nova["libvirt_reads"].setdefault(qemu["unit"], []).append(qemu["conf"])
+
+
+def _takes_part(nova):
+    """Whether the formula's own authority is this minion, or it has a server of its own."""
+    given, minion = nova["authority"], __grains__["id"]
+    servers = [server["minion"] for server in given["servers"].values()]
+    return "minion" in given and minion in (given["minion"], *servers)
+
+
+def _certificates(nova, grants):
+    """What this node has to do with the formula's own authority; None where there is none."""
+    given, me = nova["authority"], __grains__["id"]
+    if "minion" not in given:
+        return None
+    places = _places(nova)
+    needed = sorted({it["identity"] for it in places if "identity" in it})
+    names = {me, nova.get("host"), nova.get("my_ip"), nova["migration"].get("listens", [None])[0]}
+    return {
+        "directory": "/var/lib/nova-formula/certificates",
+        "home": "/etc/nova-authority",
+        "authority": given["minion"],
+        "signs": given["minion"] == me,
+        "identities": {identity: sorted(names - {None}) for identity in needed},
+        "authorities": sorted({it["ca"] for it in places if "ca" in it}),
+        "places": places,
+        "grants": grants,
+        "expected": _expected(nova, grants),
+        "days": given["days"],
+        "renew": given["renew"],
+    }
+
+
+def _grants(nova):
+    """Who may have a certificate, of which CA, and of what names: the node's own where None."""
+    tls, topology, me = nova["tls"], nova["topology"], __grains__["id"]
+    ways = {role: dict(topology.get(role, {})) for role in ("controller", "haproxy")}
+    for role in ways.keys() & {*nova["roles"]}:
+        ways[role].setdefault(me, nova.get("my_ip"))
+    vip = nova.get("vip")
+    names = {}
+    if "cert" in tls:
+        for minion, address in ways["controller"].items():
+            names[minion] = [minion, address, None if "vip" in tls else vip]
+    if "vip" in tls:
+        for minion, address in ways["haproxy"].items():
+            names[minion] = [vip, *names.get(minion, [minion, address])]
+    grants = [
+        {"identity": "server", "ca": "site", "minion": minion, "names": _distinct(its)}
+        for minion, its in names.items()
+    ]
+    if "vnc" in tls:
+        grants += [
+            {"identity": "display", "ca": "displays", "minion": minion, "names": [minion]}
+            for minion in ways["controller"]
+        ]
+    computes = [*topology.get("compute", []), *([me] if "compute" in nova["roles"] else [])]
+    for identity, wanted in (("display", "vnc" in tls), ("hypervisor", nova["migration"]["tls"])):
+        grants += [
+            {"identity": identity, "ca": f"{identity}s", "minion": pattern}
+            for pattern in (_distinct(computes) if wanted else ())
+        ]
+    grants += [
+        {"identity": name, "ca": "site", "minion": it["minion"], "names": it["names"]}
+        for name, it in sorted(nova["authority"]["servers"].items())
+    ]
+    return grants
+
+
+def _distinct(values):
+    return [value for value in dict.fromkeys(values) if value]
+
+
+def _expected(nova, grants):
+    """Whom the authority waits for."""
+    found = {}
+    for grant in grants:
+        if "names" in grant:
+            found.setdefault(grant["identity"], []).append(grant["minion"])
+    for identity in {grant["identity"] for grant in grants if "names" not in grant}:
+        found.setdefault(identity, []).extend(nova["topology"].get("expected_computes", []))
+    return found
+
+
+def _places(nova):
+    """The files of this node that the authority's certificates and the node's keys go to."""
+    tls, roles, places = nova["tls"], nova["roles"], []
+    group = nova["users"]["nova"]
+
+    def put(path, **what):
+        if {"path": path, **what} not in places:
+            places.append({"path": path, **what})
+
+    def ca(path, name="site"):
+        if path:
+            put(path, holds="ca", ca=name)
+
+    def pair(cert, key, identity, group="root", mode="0640"):
+        if cert:
+            put(cert, holds="cert", identity=identity)
+            put(key, holds="key", identity=identity, group=group, mode=mode)
+
+    if roles:
+        ca(tls.get("ca"))
+    if {"controller", "compute"} & {*roles}:
+        ca(nova["messaging"].get("tls", {}).get("ca"))
+    if "controller" in roles:
+        ca(nova["database"].get("tls", {}).get("ca"))
+        pair(tls.get("cert"), tls.get("key"), "server", group)
+        if "vnc" in tls:
+            ca(tls["vnc"]["ca"], "displays")
+            pair(tls["vnc"]["cert"], tls["vnc"]["key"], "display", group)
+    if "haproxy" in roles and "vip" in tls:
+        put(tls["vip"], holds="both", identity="server", mode="0600")
+    if "compute" in roles:
+        group = nova["qemu"]["group"]
+        if "vnc" in tls:
+            displays = tls["vnc"].get("directory", DISPLAYS)
+            ca(f"{displays}/ca-cert.pem", "displays")
+            pair(f"{displays}/server-cert.pem", f"{displays}/server-key.pem", "display", group)
+        if nova["migration"]["tls"]:
+            ca(f"{QEMU_PKI}/ca-cert.pem", "hypervisors")
+            ca(LIBVIRT_PKI["ca"], "hypervisors")
+            for end in ("server", "client"):
+                cert, key = LIBVIRT_PKI[f"{end}-cert"], LIBVIRT_PKI[f"{end}-key"]
+                pair(cert, key, "hypervisor", mode="0600")
+                cert, key = f"{QEMU_PKI}/{end}-cert.pem", f"{QEMU_PKI}/{end}-key.pem"
+                pair(cert, key, "hypervisor", group)
+    for name, it in sorted(nova["authority"]["servers"].items()):
+        if it["minion"] == __grains__["id"]:
+            ca(it["ca"])
+            pair(it["cert"], it["key"], name, it.get("group", "root"))
+    return places
 
 
 def _accounts(nova):

@@ -15,6 +15,7 @@ from salt.version import __version_info__ as SALT
 CUSTOM = {
     "grains": ("nova_host",),
     "modules": (
+        "nova_certificate",
         "nova_compute",
         "nova_database",
         "nova_haproxy",
@@ -27,6 +28,7 @@ CUSTOM = {
     ),
     "states": (
         "nova_cell",
+        "nova_certificate",
         "nova_compute",
         "nova_conf",
         "nova_database",

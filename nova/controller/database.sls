@@ -8,6 +8,9 @@
 {%- endif %}
 include:
   - nova.sync
+{%- if nova.certificates %}
+  - nova.certificates.placed
+{%- endif %}
 {%- for account, databases in accounts.items() %}
 {%- for database in databases %}
 
@@ -16,6 +19,10 @@ nova-controller-database-{{ database }}:
     - name: {{ database | json }}
     - character_set: {{ nova.database.character_set | json }}
     - connection: {{ nova.database_admin | json }}
+{%- if nova.certificates %}
+    - require:
+      - sls: nova.certificates.placed
+{%- endif %}
     - require_in:
       - nova_database: nova-controller-database-user-{{ account }}
 {%- endfor %}

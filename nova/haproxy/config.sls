@@ -2,6 +2,9 @@
 {%- from "nova/map.jinja" import nova with context %}
 include:
   - nova.haproxy.package
+{%- if nova.certificates %}
+  - nova.certificates.placed
+{%- endif %}
 
 nova-haproxy-config-sections:
   nova_haproxy.sections_present:
@@ -9,3 +12,6 @@ nova-haproxy-config-sections:
     - sections: {{ nova.sections | json }}
     - require:
       - sls: nova.haproxy.package
+{%- if nova.certificates %}
+      - sls: nova.certificates.placed
+{%- endif %}

@@ -135,6 +135,16 @@ passwords:
   keepalived: zzpwvzz
   keystone_zzservicezz: zzpwservicezz
   cells: {zzcellzz: {database: zzpwcelldbzz, messaging: zzpwcellmqzz}}
+authority:
+  minion: zzsignzz
+  servers:
+    zzservzz:
+      minion: zzservminionzz
+      names: [zzservnamezz]
+      ca: /etc/zzservcazz
+      cert: /etc/zzservcertzz
+      key: /etc/zzservkeyzz
+      group: zzservgroupzz
 firewall: {zone: zzfirezonezz, ports: {controller: [1/tcp], compute: [1/tcp], haproxy: [1/tcp]}}
 retired: {database: [zzolddbzz], keystone: [zzolduserzz]}
 clean: {databases: [zzdbazz], computes: [zzcleanzz], identity: true, packages: true}
@@ -158,12 +168,14 @@ lookup:
 """
 TOKEN = re.compile("zz[a-z]+zz")
 TOKENS = sorted({*TOKEN.findall(SITE)})
+FILE = re.compile("zz(tls|v|serv|mq|db)(ca|cert|key|vip|dir)zz")
 # Names that must differ: one of each stands for all.
 UNIQUE = [
     ["zzdbazz", "zzdbbzz", "zzdbczz", "zzdbdzz", "zzdbezz"],
     ["zzuserazz", "zzuserbzz", "zzuserczz"],
     ["zzcellazz", "zzcellzz"],
     ["zzctlzz", "zzlbzz"],
+    [token for token in TOKENS if FILE.match(token)],
     ["zzpackagezz", "zzversionedzz", "zzsshpackagezz", "zzsshversionedzz"],
     ["zzunitzz", "zzunwantedzz", "zzsshunitzz"],
     ["zzrolezz", "zzuserrolezz"],
