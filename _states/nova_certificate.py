@@ -79,9 +79,12 @@ def requested(name: str, identities: dict[str, list[str]], renew: int = 30) -> d
         if __opts__["test"]:
             return {**ret, "result": None, "changes": changes, "comment": "Keys would be made."}
         _directory(name)
+        kept = __salt__["nova_certificate.kept_in"](name)
         for identity in identities:
             path = f"{name}/{identity}.key"
             if not os.path.isfile(path):
+                if kept["certificates"].pop(identity, None):
+                    _keep(name, kept)  # it was for the key that is gone
                 pem = __salt__["x509.create_private_key"](algo="ec", keysize=256)
                 __utils__["nova_file.replace"](path, pem, mode=0o600)
         function = "nova_certificate.request"
@@ -381,6 +384,7 @@ def _due(name: str, identities: dict[str, list[str]], renew: int) -> list[str]:
         identity
         for identity, names in identities.items()
         if identity not in kept
+        or not os.path.isfile(f"{name}/{identity}.key")
         or kept[identity]["names"] != names
         or kept[identity]["expires"] <= soon
     ]

@@ -355,6 +355,8 @@ def _faults_of_authority(nova):
         if nova["authority"]["servers"]:
             yield "nova:authority:minion is missing: name the minion that signs."
         return
+    if nova["authority"]["renew"] + 1 >= nova["authority"]["days"]:
+        yield "nova:authority:renew must be less than days, by two: else each run would renew."
     held = {}
     for place in _places(nova):
         path, what = place["path"], place.get("ca") or place["identity"] + "'s " + place["holds"]

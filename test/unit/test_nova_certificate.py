@@ -257,7 +257,10 @@ def test_a_record_of_anything_else_stops_the_authority(site, record):
 
 def test_a_certificate_for_another_key_is_not_taken(served):
     os.remove(served.path("ctl1", "keys", "server.key"))
-    os.remove(served.path("ctl1", "keys", "kept.json"))
+    served.testmode = True
+    for done in (served.request("ctl1"), served.obtain("ctl1")):
+        assert done["result"] is None and done["changes"], done
+    served.testmode = False
     asked = served.mine["nova_certificate_request"]["ctl1"]
     assert served.request("ctl1")["changes"]
     assert served.mine["nova_certificate_request"]["ctl1"] != asked
@@ -382,6 +385,10 @@ def test_a_single_node_is_its_own_authority():
         (
             {"tls": {**TLS, "vip": TLS["cert"]}, "roles": ["haproxy"]},
             f"nova:authority would make {TLS['cert']} of server's cert and",
+        ),
+        (
+            {"authority": {"minion": "infra", "days": 31}},
+            "nova:authority:renew must be less than days, by two",
         ),
         ({"authority": {"servers": {"x": SERVER}}}, "nova:authority:minion is missing"),
         (
