@@ -115,8 +115,9 @@ def test_a_guest_migrates_live_with_them(site):
 def test_they_are_renewed_with_a_reload_of_those_that_read_them(site):
     before = {host: sh(host, f"sha256sum {HERE}/my.pem") for host in CONTROLLERS}
     longer = {**PILLAR, "authority": {**AUTHORITY, "days": 365, "renew": 30}}
-    run = apply(nova=longer)
-    assert run.failed() == []
+    predicted, run = apply("test=True", nova=longer), apply(nova=longer)
+    assert (predicted.failed(), run.failed()) == ([], [])
+    assert restarted(predicted) == restarted(run)
     assert {(host, unit) for host in CONTROLLERS for unit in SERVERS_OF_APIS} <= restarted(run)
     assert ("lb1", "nova-haproxy-service-running") in run.changed()
     assert all(sh(host, f"sha256sum {HERE}/my.pem") != before[host] for host in CONTROLLERS)

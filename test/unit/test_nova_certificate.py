@@ -196,6 +196,11 @@ def test_a_certificate_about_to_end_is_renewed_with_its_key_kept(site, served, m
     expires = site.node("ctl1")[0]["x509.expires"]
     stub(modules, "x509.expires", side_effect=lambda pem, days: pem == before or expires(pem, days))
     assert site.request("ctl1")["comment"] == "server: asked for."
+    site.testmode = True
+    assert list(site.obtain("ctl1")["changes"]) == ["server"]
+    assert list(site.place("ctl1", "cert")["changes"]) == ["cert"]
+    assert site.place("ctl1", "cert")["result"] is None
+    site.testmode = False
     assert "server of ctl1" in site.sign()["changes"]
     done = site.obtain("ctl1")
     assert done["result"] is True and list(done["changes"]) == ["server"]
