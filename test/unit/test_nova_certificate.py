@@ -32,7 +32,7 @@ class Site:
             home = self.directory / name
             home.mkdir(exist_ok=True)
             options = minion(home)
-            options.update(id=name, test=self.testmode)
+            options.update(id=name, test=self.testmode, features={"x509_v2": True})
             utils, modules, states = load(options)
 
             def get(target, function):
