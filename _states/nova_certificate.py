@@ -352,10 +352,9 @@ def absent(name: str) -> dict:
     if __opts__["test"]:
         return {**ret, "result": None, "changes": changes, "comment": f"{name} would be removed."}
     try:
-        for path in paths[:-1] if name in paths else paths:
-            os.remove(path)
-        # Last: who dies in between leaves the list of what is still to go.
-        shutil.rmtree(name, ignore_errors=True)
+        # The directory last: who dies in between leaves the list of what is still to go.
+        for path in paths:
+            shutil.rmtree(path) if path == name else os.remove(path)
     except OSError as exc:
         return {**ret, "result": False, "comment": f"Cannot remove {exc.filename}: {exc.strerror}."}
     if asked:

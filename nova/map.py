@@ -51,7 +51,7 @@ def run():
         return {"roles": [], "faults": [_printable(fault) for fault in faults]}
     nova = _merged(pillar)
     nova.update(roles=_roles(pillar, __grains__["id"]), faults=[], warnings=[])
-    if _takes_part(nova):
+    if not nova["roles"] and _takes_part(nova):
         nova["faults"] = [_printable(it) for it in _faults_of_authority(nova)]
         nova["certificates"] = _certificates(nova, _grants(nova))
     if nova["roles"]:

@@ -6,6 +6,7 @@ import pytest
 from conftest import CONTROLLERS, MINIONS, apply, lab, on, sh
 from test_tls import (
     ADDRESSES,
+    CA,
     HERE,
     MARIADB,
     NODES,
@@ -15,6 +16,7 @@ from test_tls import (
     VIP,
     VNC,
     move,
+    nothing_to_do,
     put,
     restarted,
     sessions,
@@ -25,7 +27,6 @@ from test_tls import (
 pytestmark = pytest.mark.long
 
 KEYS = "/var/lib/nova-formula/certificates"
-CA = {"ca": f"{HERE}/ca.pem"}
 #: MariaDB's and RabbitMQ's host has no minion: a controller gets theirs, to be carried there.
 FOUND = {"minion": "ctl1", "names": [VIP, "rabbitmq.example.org"], "ca": CA["ca"]}
 FOUND |= {"cert": f"{HERE}/server.pem", "key": f"{HERE}/server.key"}
@@ -56,12 +57,6 @@ def site():
     run = apply(nova=PILLAR)
     assert run.failed() == []
     return run
-
-
-def nothing_to_do(**pillar):
-    for args in ([], ["test=True"]):
-        run = apply(*args, nova=pillar)
-        assert (run.failed(), run.changed(), run.predicted()) == ([], [], [])
 
 
 def test_a_second_run_changes_nothing(site):

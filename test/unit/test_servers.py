@@ -4,6 +4,7 @@ distribution and its release have, each on its own address.
 """
 
 import itertools
+import multiprocessing
 import re
 
 import jinja2
@@ -233,9 +234,10 @@ def test_consoles_are_answered_with_a_python_that_starts_processes_anew(opts, sy
     found = re.search("^Environment=PYTHONPATH=(.+)$", drop_in, re.MULTILINE)
     assert bool(found) == forks
     if found:
-        scope = {}
-        exec(files[f"{found[1]}/usercustomize.py"], scope)  # noqa: S102
-        assert scope["multiprocessing"].get_start_method() == "fork"
+        # As Python 3.14 begins.
+        multiprocessing.set_start_method("forkserver", force=True)
+        exec(files[f"{found[1]}/usercustomize.py"], {})  # noqa: S102
+        assert multiprocessing.get_start_method() == "fork"
 
 
 def test_libvirt_restarts_once_for_tls_and_before_its_socket_is_looked_at(opts):
