@@ -857,6 +857,11 @@ def test_what_is_read_ahead_of_services_is_asked_once_and_anew_when_told(cloud, 
     assert modules["nova_identity.get_from"]("compute", "/os-services", "R1", **where)
     assert asked() == [1, 1]
     modules["nova_identity.read_ahead"](paths=PATHS, region="R1", **where)
+    # All of it: whoever is still on the way to an endpoint asks for the catalog that is anew, too.
+    until = time.monotonic() + 10
+    while [len(cloud.asked("GET", it)) for it in ("os-services", "flavors/detail")] != [2, 2]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
     modules["nova_identity.get_ahead"](PATHS, "R1", **where)
     assert modules["nova_identity.get_from"]("compute", "/os-services", "R1", **where)
     assert asked() == [3, 2]
