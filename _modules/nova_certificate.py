@@ -8,6 +8,7 @@ Both are public. Whose record it is, the master knows; what may be signed, the a
 import json
 import os
 import re
+from typing import Any
 
 import salt.utils.files
 from salt.exceptions import CommandExecutionError
@@ -114,11 +115,11 @@ def _read(path: str) -> dict:
         raise CommandExecutionError(f"Cannot read {path}: {exc}. Remove it.") from exc
 
 
-def requests() -> dict[str, dict]:
+def requests() -> dict[str, dict | None]:
     """
     What all nodes ask for, by minion id, this one's included.
 
-    Raises CommandExecutionError where a record holds anything but keys and names.
+    None for a node whose record holds anything but keys and names: it is not to stop the others.
 
     CLI Example:
 
@@ -126,21 +127,20 @@ def requests() -> dict[str, dict]:
 
         salt infra nova_certificate.requests
     """
-    found = __salt__["mine.get"]("*", REQUEST)
-    for minion, identities in found.items():
-        try:
-            good = all(
-                _KEY.fullmatch(it["key"]) and all(map(_NAME.fullmatch, it["names"]))
-                for it in identities.values()
-            )
-        except (AttributeError, KeyError, TypeError):
-            good = False
-        if not good:
-            raise CommandExecutionError(
-                f"What {minion!r} asks of the authority is no record of keys and names: look at "
-                "that host."
-            )
-    return found
+    return {
+        minion: identities if _is_record(identities) else None
+        for minion, identities in __salt__["mine.get"]("*", REQUEST).items()
+    }
+
+
+def _is_record(identities: Any) -> bool:
+    try:
+        return all(
+            _KEY.fullmatch(it["key"]) and all(map(_NAME.fullmatch, it["names"]))
+            for it in identities.values()
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 def answered(minion: str) -> dict[str, dict]:

@@ -157,7 +157,7 @@ def signed(
     if changes:
         ret["result"] = None if __opts__["test"] else True
         ret["comment"] = f"Certificates {'would be' if __opts__['test'] else 'were'} signed."
-    warnings = [f"{it} was not signed: nova:authority grants it to nobody there." for it in refused]
+    warnings = refused
     if late and not __opts__["test"]:
         warnings.append(f"Not asked for within {timeout} s, so left to the next run: "
                         f"{', '.join(late)}.")  # fmt: skip
@@ -463,32 +463,45 @@ def _issue(home: str, issued: dict) -> None:
 
 
 def _granted(asked: dict, grants: list[dict]) -> tuple[dict, list[str]]:
-    """What is to be signed, as ``{(identity, minion): …}``; and what nobody grants."""
-    signs, refused, claimed = {}, [], {}
+    """What is to be signed, as ``{(identity, minion): …}``; and in sentences, what is not."""
+    signs, refused, said = {}, [], {}
     for minion, identities in sorted(asked.items()):
+        if identities is None:
+            refused.append(
+                f"What {minion} asks of the authority is no record of keys and names: look at that "
+                "host."
+            )
+            continue
         for identity, it in identities.items():
-            for grant in grants:
-                fits = fnmatch.fnmatchcase(minion, grant["minion"])
-                if fits and grant["identity"] == identity:
-                    names = grant.get("names")
-                    break
-            else:
-                refused.append(f"{identity} of {minion}")
-                continue
-            for each in it["names"] if names is None else ():
-                other = claimed.setdefault((identity, each.lower()), minion)
-                if other != minion:
-                    raise CommandExecutionError(
-                        f"{other} and {minion} both say that they are {each}: correct nova:my_ip "
-                        "there, or `salt MINION mine.delete nova_certificate_request` for one that "
-                        "is gone."
-                    )
-            names = it["names"] if names is None else names
+            grant = _grant(grants, identity, minion)
+            names = grant.get("names", it["names"])
             if not names:
-                refused.append(f"{identity} of {minion}")
+                refused.append(
+                    f"{identity} of {minion} was not signed: nova:authority grants it to nobody "
+                    "there."
+                )
                 continue
             signs[identity, minion] = {"ca": grant["ca"], "key": it["key"], "names": names}
+            for each in {name.lower() for name in names if "names" not in grant}:
+                said.setdefault((identity, each), []).append(minion)
+    for (identity, each), minions in sorted(said.items()):
+        if len(minions) > 1:
+            refused.append(
+                f"{' and '.join(minions)} both say that they are {each}, so {identity} was signed "
+                "for neither: correct nova:my_ip there, or `salt MINION mine.delete "
+                "nova_certificate_request` for one that is gone."
+            )
+            for minion in minions:
+                signs.pop((identity, minion), None)
     return signs, refused
+
+
+def _grant(grants: list[dict], identity: str, minion: str) -> dict:
+    """The first that fits; of no names where none does."""
+    for grant in grants:
+        if grant["identity"] == identity and fnmatch.fnmatchcase(minion, grant["minion"]):
+            return grant
+    return {"names": []}
 
 
 def _sign(home: str, signs: dict, days: int, renew: int) -> dict[str, dict]:
