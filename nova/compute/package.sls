@@ -7,6 +7,10 @@ include:
 nova-compute-package-installed:
   nova_package.installed:
     - pkgs: {{ nova.packages.compute | json }}
+{%- if nova.migration.ssh %}
+    # sshd too is started by a state, as test mode tells.
+    - hold_daemons: ['nova-*', 'placement-*', {{ (nova.units.ssh ~ '*') | json }}]
+{%- endif %}
 {%- for option, value in nova.get('package_options', {}).items() %}
     - {{ option | json }}: {{ value | json }}
 {%- endfor %}
