@@ -23,6 +23,8 @@ __running__: dict = {}
 
 #: Seconds between two looks.
 INTERVAL = 2
+#: Seconds within which a service has surely reported again: it does so every ten.
+REPORTS = 30
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 
@@ -322,10 +324,12 @@ def _clock(binary: str, host: str, seen: str) -> str:
     """What is said of a service that reports and counts as down nevertheless."""
     now = datetime.now(timezone.utc).replace(tzinfo=None)
     behind = (now - datetime.fromisoformat(seen)).total_seconds()
+    clock = f"is {abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} this node's"
+    if abs(behind) < REPORTS:
+        clock = "and this node's are not that of the node whose API answered"
     return (
-        f"{binary} on {host} reports, but counts as down: its clock is {abs(behind):.0f} s "
-        f"{'behind' if behind > 0 else 'ahead of'} this node's. Set the clocks of the site's hosts "
-        "by the same time servers, and restart it there."
+        f"{binary} on {host} reports, but counts as down: its clock {clock}. Set the clocks of the "
+        "site's hosts by the same time servers, and restart it there."
     )
 
 
