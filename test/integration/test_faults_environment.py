@@ -2,12 +2,18 @@
 goes on as it was, and when the fault is gone the next run converges.
 """
 
+import base64
 import contextlib
+import io
 import json
+import tarfile
 import time
+from pathlib import Path
 
+import _time_machine
 import pytest
-from conftest import apply, nothing_is_left, on, sh
+import time_machine
+from conftest import apply, nothing_is_left, on, sh, sql
 
 pytestmark = pytest.mark.usefixtures("fleet")
 
@@ -197,3 +203,73 @@ def test_no_name_is_known(fleet):
     assert any("openstack-vip.example.org" in comment for comment in failed.values()), failed
     assert processes("ctl1") == before
     converges("ctl1", changes=False)
+
+
+# libfaketime takes what eventlet sleeps until for a time of the clock it has moved: a daemon then
+# sleeps five minutes longer each time. time-machine leaves the monotonic clock alone.
+REPORTING = "nova-conductor nova-scheduler"
+CLOCK = """
+import datetime, time_machine
+time_machine.travel(datetime.timedelta(seconds=SHIFT), tick=True).start()
+"""
+MOVE = """
+mkdir /run/clock
+base64 -d | tar --extract --directory=/run/clock
+for unit in UNITS; do
+    mkdir -p /run/systemd/system/$unit.service.d
+    printf '[Service]\nEnvironment=PYTHONPATH=/run/clock\n' \
+        > /run/systemd/system/$unit.service.d/clock.conf
+done
+systemctl daemon-reload
+systemctl restart UNITS
+"""
+MOVE_BACK = """
+rm -rf /run/clock /run/systemd/system/nova-*.service.d/clock.conf
+systemctl daemon-reload
+systemctl restart UNITS
+"""
+
+
+def reports():
+    """How often ctl2's daemons have reported, by their own count."""
+    return int(sql("SELECT SUM(report_count) FROM nova.services WHERE host LIKE 'ctl2%'"))
+
+
+@contextlib.contextmanager
+def clock(shift):
+    """ctl2's daemons live some seconds before or after its clock, and have reported by that."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for path in (Path(time_machine.__file__).parent, Path(_time_machine.__file__)):
+            tar.add(path, arcname=path.name)
+        customize = CLOCK.replace("SHIFT", str(shift)).encode()
+        member = tarfile.TarInfo("sitecustomize.py")
+        member.size = len(customize)
+        tar.addfile(member, io.BytesIO(customize))
+    try:
+        script = MOVE.replace("UNITS", REPORTING)
+        sh("ctl2", script, input=base64.b64encode(packed.getvalue()).decode())
+        since, deadline = reports(), time.monotonic() + 120
+        while reports() < since + 4:
+            assert time.monotonic() < deadline, on("ctl2", "journalctl", "-n", "40", "-u", "nova-*")
+            time.sleep(2)
+        yield
+    finally:
+        sh("ctl2", MOVE_BACK.replace("UNITS", REPORTING))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("shift", [-300, 300])
+def test_a_clock_that_is_five_minutes_off(fleet, shift):
+    with clock(shift):
+        before = processes("ctl2")
+        comments = said(apply(target="ctl2", nova={"timeouts": {"api": 30}}))
+        assert processes("ctl2") == before
+        where = "behind" if shift < 0 else "ahead of"
+        assert any(
+            f" on ctl2 reports, but counts as down: its clock is {about}" in comment
+            and f" s {where} this node's" in comment
+            for comment in comments.values()
+            for about in ("29", "30", "31")
+        ), comments
+    converges("ctl2", changes=False)
