@@ -29,6 +29,8 @@ QUIET = 3
 RESTARTS, STOPPING = 4, 3
 #: Seconds after which the VIP of a balancer that is lost answers on the other.
 TAKEOVER = 5
+#: Seconds that Salt takes to come to a balancer's first state.
+RUN = 15
 PAIR, VIP = ("lb1", "lb2"), "10.20.0.40"
 ADDRESSES = {"ctl1": "10.20.0.60", "ctl2": "10.20.0.70"}
 #: Asks each URL of its arguments; fails where one does not answer.
@@ -293,7 +295,17 @@ def balancer_with_vip():
     return holder
 
 
-@pytest.fixture
+def on_balancers(target, sls="nova"):
+    """Run a state of the formula on balancers, which must all answer and not fail."""
+    hosts = target.split(",")
+    command = ["salt", "--out=json", "-t", "900", "-L", target, "state.apply", sls]
+    run = Run(on("infra", *command))
+    assert set(run.returns) == set(hosts)
+    assert run.failed() == []
+    return run
+
+
+@pytest.fixture(scope="module")
 def pair():
     """The site with a second balancer, keepalived between the two; its one balancer afterwards."""
     lab("snapshot", "one-balancer")
@@ -301,11 +313,8 @@ def pair():
     try:
         # A site with one has the VIP in that host's own network configuration.
         sh("lb1", f"sed -i '/^{VIP}/d' /etc/lab-addresses; ip address del {VIP}/24 dev host0")
-        command = ["salt", "--out=json", "-t", "900", "-L", ",".join(PAIR), "state.apply", "nova"]
         for _ in range(2):
-            run = Run(on("infra", *command))
-            assert set(run.returns) == set(PAIR)
-            assert run.failed() == []
+            run = on_balancers(",".join(PAIR))
         assert run.changed() == []
         yield
     finally:
@@ -331,3 +340,25 @@ def test_a_balancer_that_loses_its_power_is_followed_within_seconds(pair):
     assert traffic.failures == []
     assert balancer_with_vip() == second
     guest_comes_and_goes()
+
+
+def test_a_balancer_that_is_cleaned_leaves_the_vip_to_the_other(pair):
+    first = balancer_with_vip()
+    (second,) = set(PAIR) - {first}
+    with load() as traffic:
+        begin = time.time()
+        on_balancers(first, "nova.clean")
+        ended = wait_well(time.time(), balancer=second)
+        time.sleep(QUIET)
+    late = figures("nova.clean on the active balancer", traffic, begin, begin + RUN, ended)
+    assert late == []
+    assert balancer_with_vip() == second
+    assert on_balancers(first, "nova.clean").changed() == []
+    units = "systemctl is-active haproxy keepalived; systemctl is-enabled keepalived"
+    assert sh(first, f"set +e; {units}; :").split() == ["active", "inactive", "disabled"]
+    assert sh(first, "ls -A /etc/keepalived; cat /etc/haproxy/haproxy.cfg").count("nova") == 0
+    assert "openstack_nova" in sh(second, "cat /etc/haproxy/haproxy.cfg")
+    for _ in range(2):
+        run = on_balancers(",".join(PAIR))
+    assert run.changed() == []
+    assert balancer_with_vip() == second
