@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import ssl
 import sys
 import threading
 import time
@@ -23,10 +24,14 @@ PATIENCE = 60  # seconds; clients of OpenStack themselves wait for as long as it
 PATHS = {"compute": "/servers?limit=1", "placement": "/resource_providers"}
 
 
-def ask(url: str, token: str) -> str:
+def ask(url: str, token: str, trust: ssl.SSLContext) -> str:
     """Ask once; return what went wrong, empty if nothing did."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=PATIENCE)
+    where = (parts.hostname, parts.port)
+    if parts.scheme == "https":
+        connection = http.client.HTTPSConnection(*where, timeout=PATIENCE, context=trust)
+    else:
+        connection = http.client.HTTPConnection(*where, timeout=PATIENCE)
     try:
         connection.request("GET", f"{parts.path}?{parts.query}", headers={"X-Auth-Token": token})
         answer = connection.getresponse()
@@ -38,11 +43,14 @@ def ask(url: str, token: str) -> str:
     return "" if answer.status == 200 else f"status {answer.status}"
 
 
-def client(name: str, url: str, token: str, ended: threading.Event, seen: list) -> None:
+def client(name: str, url: str, cloud, ended: threading.Event, seen: list) -> None:
     """Ask again and again, and note when each request began and ended, and how."""
+    token = cloud.auth_token
+    verify, _ = cloud.config.get_requests_verify_args()
+    trust = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
     while not ended.is_set():
         began = time.time()
-        reason = ask(url, token)
+        reason = ask(url, token, trust)
         seen.append((began, time.time(), reason and f"{name}: {reason}"))
         ended.wait(PAUSE)
 
@@ -64,7 +72,7 @@ def main() -> None:
     ended = threading.Event()
     clients = [
         threading.Thread(target=client, args=(name, cloud.session.get_endpoint(service_type=name)
-                                              + path, cloud.auth_token, ended, seen))
+                                              + path, cloud, ended, seen))
         for name, path in PATHS.items() for _ in range(CLIENTS)]
     for thread in clients:
         thread.start()

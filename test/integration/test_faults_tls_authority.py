@@ -4,17 +4,16 @@ import json
 
 import pytest
 from conftest import CONTROLLERS, MINIONS, apply, lab, on, sh
-from test_tls import (
+from test_faults_tls import (
     ADDRESSES,
     CA,
     HERE,
-    MARIADB,
     NODES,
-    RABBITMQ,
     SERVED,
     SERVERS_OF_APIS,
     VIP,
     VNC,
+    infra_offers_tls,
     move,
     nothing_to_do,
     put,
@@ -49,11 +48,7 @@ def site():
     assert first.failed() == []
     for path in (CA["ca"], FOUND["cert"], FOUND["key"]):
         put("infra", path, sh("ctl1", f"cat {path}"))
-    put("infra", "/etc/mysql/mariadb.conf.d/91-tls.cnf", MARIADB)
-    put("infra", "/etc/rabbitmq/rabbitmq.conf", RABBITMQ)
-    sh("infra", "systemctl restart mariadb rabbitmq-server")
-    cacert = f"s,^  lab:,&\\n    cacert: {CA['ca']},"
-    sh("infra", f"sed -i '{cacert}' /root/.config/openstack/clouds.yaml")
+    infra_offers_tls()
     run = apply(nova=PILLAR)
     assert run.failed() == []
     return run
