@@ -11,6 +11,7 @@ import hashlib
 import os
 import pwd
 import re
+import stat
 import time
 
 import salt.utils.files
@@ -45,10 +46,10 @@ def key_present(name: str, user: str) -> dict:
     """
     ret = {"name": name, "result": True, "changes": {}, "comment": f"{name} stands."}
     changes = {}
-    if not (os.path.isfile(name) and os.path.isfile(f"{name}.pub")):
+    found = _file(name)
+    if not found or not _file(f"{name}.pub"):
         changes["key"] = {"old": None, "new": "a new ed25519 key"}
     else:
-        found = os.stat(name)
         owner = _name_of(found.st_uid)
         if owner != user:
             changes["user"] = {"old": owner, "new": user}
@@ -71,6 +72,15 @@ def key_present(name: str, user: str) -> dict:
     except CommandExecutionError as exc:
         return {**ret, "result": False, "comment": str(exc)}
     return {**ret, "changes": changes, "comment": f"{name} was made."}
+
+
+def _file(path: str) -> os.stat_result | None:
+    """Of a file; of a link nothing, for its user could have led root anywhere by it."""
+    with contextlib.suppress(FileNotFoundError):
+        found = os.lstat(path)
+        if stat.S_ISREG(found.st_mode):
+            return found
+    return None
 
 
 def _name_of(uid: int) -> str:
@@ -99,8 +109,12 @@ def _make(name: str, account) -> None:
 
 
 def _own(path: str, account) -> None:
-    os.chmod(path, 0o600)
-    os.chown(path, account.pw_uid, account.pw_gid)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.fchown(descriptor, account.pw_uid, account.pw_gid)
+    finally:
+        os.close(descriptor)
 
 
 def published(name: str, known_as: list[str], addresses: list[str]) -> dict:

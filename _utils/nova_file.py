@@ -99,7 +99,7 @@ def replace(
     Give a file a text in one step; False: another run has given it the same meanwhile.
 
     path : str
-        The file; of a symbolic link, what it leads to.
+        The file; of a symbolic link, what it leads to, where nobody but root can have made it.
     text : str
         What it will hold.
     uid, gid : int
@@ -111,16 +111,28 @@ def replace(
 
     Raises CommandExecutionError when it cannot be written; it is then as it was.
     """
-    path, data = os.path.realpath(path), text.encode()
+    path, data = _target(path), text.encode()
     with alone(path):
         with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-            if file.read() == data:
+            if not os.path.islink(path) and file.read() == data:
                 return False
         with fresh(path, data, uid, gid, mode) as temp:
             if check:
                 check(temp)
             rename(temp, path)
     return True
+
+
+def _target(path: str) -> str:
+    """What a link leads to; the link itself, where a daemon's user could lead root anywhere."""
+    directory = os.path.realpath(os.path.dirname(path))
+    try:
+        found = os.stat(directory)
+    except OSError as exc:
+        raise _failure(path, exc) from exc
+    if found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022:
+        return os.path.realpath(path)
+    return os.path.join(directory, os.path.basename(path))
 
 
 def rename(temp: str, path: str) -> None:

@@ -44,6 +44,18 @@ def test_a_new_file_and_what_a_link_leads_to(tmp_path):
     assert link.is_symlink() and (tmp_path / "target").read_text() == "new\n"
 
 
+def test_a_link_of_a_daemon_s_user_leads_root_nowhere(path):
+    path.parent.chmod(0o775)
+    victim = path.parent / "victim"
+    victim.write_text("new\n")
+    path.unlink()
+    path.symlink_to(victim)
+    for text in ("new\n", "newer\n"):
+        assert files.replace(str(path), text) is True
+        assert not path.is_symlink() and path.read_text() == text
+    assert victim.read_text() == "new\n"
+
+
 def test_nobody_else_may_read_it_before_it_is_complete(path, monkeypatch):
     modes = []
     fchown = os.fchown

@@ -272,6 +272,13 @@ def test_a_key_is_made_once_for_its_user_alone(mine, tmp_path):
     path.chmod(0o644)
     assert make()["changes"] == {"mode": {"old": "0644", "new": "0600"}}
     assert make()["changes"] == {} and path.read_text() == before
+    victim = tmp_path / "shadow"
+    victim.write_text("root's\n")
+    path.unlink()
+    path.symlink_to(victim)
+    assert "key" in make()["changes"]
+    assert not path.is_symlink() and path.read_text() != before
+    assert (victim.read_text(), victim.stat().st_uid) == ("root's\n", os.geteuid())
 
 
 # ---- what a peer may do --------------------------------------------------------------------------
