@@ -2,14 +2,15 @@
 What compute nodes tell each other for migration over SSH: keys, and the names they are known by.
 
 Each node publishes a record through the Salt mine. What a record says is believed only as far as it
-must be: a name or address that two minions claim is a fault, and nothing in a record can become
-anything but a key, a name or an address.
+must be: a record that claims a name or address of another host is left out, and nothing in a record
+can become anything but a key, a name or an address.
 """
 
 import fnmatch
 import glob
 import ipaddress
 import re
+from typing import Any
 
 import salt.utils.files
 from salt.exceptions import CommandExecutionError
@@ -78,16 +79,21 @@ def published() -> dict | None:
     return __salt__["mine.get"](__opts__["id"], MINE).get(__opts__["id"])
 
 
-def peers(minions: list[str], keys: dict | None = None) -> dict[str, dict]:
+def peers(
+    minions: list[str], keys: dict | None = None, taken: dict[str, str] | None = None
+) -> dict[str, Any]:
     """
-    The records of this minion's peers, by minion id.
+    The records of this minion's peers, by minion id, and in sentences those that are left out.
 
     minions : list
         Ids or globs of those that are trusted.
     keys : dict
         Records, by minion id, that go before the mine's.
+    taken : dict
+        Names and addresses that the pillar gives to a minion, with its id.
 
-    Raises CommandExecutionError where a record holds what it must not, or two claim one name.
+    Returns ``peers`` and ``refused``: one node's record is not to stop the others. Left out are
+    records that hold what they must not, and all that claim the same name.
 
     CLI Example:
 
@@ -101,20 +107,34 @@ def peers(minions: list[str], keys: dict | None = None) -> dict[str, dict]:
         if any(fnmatch.fnmatchcase(minion, pattern) for pattern in minions)
     }
     found.update(keys or {})
-    claimed = {}
+    claims: dict[str, list[str]] = {}
+    refused = {}
     for minion, it in sorted(found.items()):
-        for name in _checked(minion, it):
-            if claimed.setdefault(name, minion) != minion:
-                raise CommandExecutionError(
-                    f"{claimed[name]} and {minion} both say that they are {name}: correct "
-                    f"nova:my_ip there, or `salt MINION mine.delete {MINE}` for one that is gone."
-                )
-    found.pop(__opts__["id"], None)
-    return found
+        if not _is_record(minion, it):
+            refused[minion] = (
+                f"What {minion!r} has published for migration is no record of keys, names and "
+                "addresses, so its keys are left out: look at that host."
+            )
+            continue
+        for name in {name.lower() for name in (*it["names"], *it["addresses"])}:
+            claims.setdefault(name, []).append(minion)
+    for name, its in sorted(claims.items()):
+        owner = (taken or {}).get(name, its[0])
+        if its != [owner]:
+            said = f"both say that they are {name}, so the keys of neither are taken"
+            if owner not in its:
+                said = f"says that it is {name}, which the pillar calls {owner}: no key is taken"
+            for minion in its:
+                refused.setdefault(minion, (
+                    f"{' and '.join(its)} {said}. Correct nova:my_ip there, or `salt MINION "
+                    f"mine.delete {MINE}` for one that is gone."
+                ))  # fmt: skip
+    good = {it: found[it] for it in found if it not in (*refused, __opts__["id"])}
+    return {"peers": good, "refused": list(dict.fromkeys(refused.values()))}
 
 
-def _checked(minion: str, it: dict) -> set[str]:
-    """The names and addresses of a record that holds nothing else than it should."""
+def _is_record(minion: str, it: dict) -> bool:
+    """Whether it holds nothing else than it should."""
     try:
         keys, names = [it["key"], *it["host_keys"]], [*it["names"], *it["addresses"]]
         good = all(map(_KEY.fullmatch, keys)) and all(map(_NAME.fullmatch, names))
@@ -122,9 +142,4 @@ def _checked(minion: str, it: dict) -> set[str]:
             ipaddress.ip_address(address)
     except (KeyError, TypeError, ValueError):
         good = False
-    if not good or not it["host_keys"] or not it["addresses"] or not _MINION.fullmatch(minion):
-        raise CommandExecutionError(
-            f"What {minion!r} has published for migration is no record of keys, names and "
-            "addresses: look at that host."
-        )
-    return {name.lower() for name in names}
+    return bool(good and it["host_keys"] and it["addresses"] and _MINION.fullmatch(minion))

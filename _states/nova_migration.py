@@ -201,6 +201,7 @@ def peers_trusted(
     minions: list[str],
     expected: list[str] | None = None,
     keys: dict | None = None,
+    taken: dict[str, str] | None = None,
     timeout: int = 60,
 ) -> dict:
     """
@@ -221,6 +222,8 @@ def peers_trusted(
         Nova host names, whose records are waited for.
     keys : dict
         Records by minion id, over the mine's.
+    taken : dict
+        Names and addresses that the pillar gives to a minion, with its id: no other may claim them.
     timeout : int
         Seconds to wait at most; what is not there then comes with the next run.
 
@@ -236,7 +239,7 @@ def peers_trusted(
     ret = {"name": name, "result": True, "changes": {}, "comment": "The peers' keys stand."}
     try:
         wait = 0 if __opts__["test"] else timeout
-        records, late = _records(minions, expected or [], keys, wait)
+        records, late, refused = _records(minions, expected or [], keys, taken, wait)
         doors = {minion: [_door(minion, command, it)] for minion, it in records.items()}
         pins = {minion: _pins(minion, it) for minion, it in records.items()}
         changes = {}
@@ -259,23 +262,28 @@ def peers_trusted(
     if changes:
         ret["result"] = None if __opts__["test"] else True
         ret["comment"] = f"Peers' keys {'would be' if __opts__['test'] else 'were'} written."
+    warnings = refused
     if late and not __opts__["test"]:
-        ret["warnings"] = [
+        warnings.append(
             f"{', '.join(late)} has not published its keys yet: migration there works after the "
             "next run on both."
-        ]
-    return ret
+        )
+    return {**ret, **({"warnings": warnings} if warnings else {})}
 
 
 def _records(
-    minions: list[str], expected: list[str], keys: dict | None, timeout: int
-) -> tuple[dict, list[str]]:
-    """What the peers have published, once those that are expected have, or the time is up."""
+    minions: list[str], expected: list[str], keys: dict | None, taken: dict | None, timeout: int
+) -> tuple[dict, list[str], list[str]]:
+    """
+    What the peers have published, once those that are expected have, or the time is up; who has
+    not; and what of it is refused, in sentences.
+    """
     if not minions and not keys:
-        return {}, []
+        return {}, [], []
     deadline = time.monotonic() + timeout
     while True:
-        records = __salt__["nova_migration.peers"](minions, keys)
+        found = __salt__["nova_migration.peers"](minions, keys, taken)
+        records = found["peers"]
         own = __salt__["nova_migration.published"]()
         if own is None and not __opts__["test"]:
             raise CommandExecutionError(
@@ -285,7 +293,7 @@ def _records(
         known = [own or {"names": [__grains__.get("nodename")]}, *records.values()]
         late = [host for host in expected if all(host not in it["names"] for it in known)]
         if not late or time.monotonic() >= deadline:
-            return records, late
+            return records, late, found["refused"]
         time.sleep(INTERVAL)
 
 

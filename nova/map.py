@@ -965,6 +965,12 @@ def _migration(nova):
         else None,
         "minions": nova["topology"].get("compute", []),
         "keys": migration.get("keys", {}),
+        "taken": {
+            name: minion
+            for role in ("controller", "haproxy")
+            for minion, address in nova["topology"].get(role, {}).items()
+            for name in (minion, address)
+        },
         "shell": ssh.get("shell"),
     }
 

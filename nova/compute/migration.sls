@@ -75,6 +75,7 @@ nova-compute-migration-peers:
     - minions: {{ migration.minions | json }}
     - expected: {{ nova.topology.expected_computes | json }}
     - keys: {{ migration['keys'] | json }}
+    - taken: {{ migration.taken | json }}
     - timeout: {{ nova.timeouts.migration }}
     - require:
       - file: nova-compute-migration-program

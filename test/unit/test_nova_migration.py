@@ -17,6 +17,9 @@ from test_map import changed, run_map
 PROGRAM = ROOT / "nova" / "files" / "migration.py"
 GUEST = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
 
+ME = "root"
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root")
+
 
 def key(letter, kind="ssh-ed25519"):
     return f"{kind} {base64.b64encode(letter.encode() * 51).decode()}"
@@ -135,10 +138,10 @@ def mine(opts):
 def test_only_minions_that_the_pillar_names_are_peers(mine):
     content, modules, _ = mine
     content["stranger"] = record("d", "10.20.0.99", "stranger")
-    assert set(modules["nova_migration.peers"](["cmp*"])) == {"cmp2", "cmp3"}
-    assert set(modules["nova_migration.peers"](["cmp2"])) == {"cmp2"}
-    given = {"cmp9": record("e", "10.20.0.9", "cmp9")}
-    assert set(modules["nova_migration.peers"]([], given)) == {"cmp9"}
+    peers = lambda *args: set(modules["nova_migration.peers"](*args)["peers"])  # noqa: E731
+    assert peers(["cmp*"]) == {"cmp2", "cmp3"}
+    assert peers(["cmp2"]) == {"cmp2"}
+    assert peers([], {"cmp9": record("e", "10.20.0.9", "cmp9")}) == {"cmp9"}
 
 
 @pytest.mark.parametrize(
@@ -161,19 +164,29 @@ def test_only_minions_that_the_pillar_names_are_peers(mine):
 def test_a_record_can_become_nothing_but_keys_names_and_addresses(mine, change):
     content, modules, states = mine
     content["cmp2"].update(change)
-    with pytest.raises(Exception, match="'cmp2' has published"):
-        modules["nova_migration.peers"](["cmp*"])
+    found = modules["nova_migration.peers"](["cmp*"])
+    assert set(found["peers"]) == {"cmp3"}
+    (said,) = found["refused"]
+    assert said.startswith("What 'cmp2' has published for migration is no record")
 
 
-def test_who_claims_another_s_name_is_refused_and_nothing_is_written(mine, tmp_path):
+@as_root
+@pytest.mark.parametrize(
+    ("claim", "left", "said"),
+    [
+        ("10.20.0.90", set(), "cmp2 and cmp3 both say that they are 10.20.0.90, so the keys of "),
+        ("CMP1", {"cmp2"}, "cmp1 and cmp3 both say that they are cmp1, so the keys of neither"),
+        ("10.20.0.60", {"cmp2"}, "cmp3 says that it is 10.20.0.60, which the pillar calls ctl1"),
+        ("ctl1", {"cmp2"}, "cmp3 says that it is ctl1, which the pillar calls ctl1: no key"),
+    ],
+)
+def test_who_claims_another_s_name_is_left_out_and_stops_nobody(mine, tmp_path, claim, left, said):
     content, _, states = mine
-    content["cmp3"]["names"].append("10.20.0.90")
-    ret = trust(states, tmp_path)
-    assert (
-        ret["result"] is False
-        and "cmp2 and cmp3 both say that they are 10.20.0.90" in (ret["comment"])
-    )
-    assert list(tmp_path.glob("*keys")) == []
+    content["cmp3"]["names"].append(claim)
+    taken = {"ctl1": "ctl1", "10.20.0.60": "ctl1", "cmp2": "cmp2"}
+    ret = trust(states, tmp_path, taken=taken)
+    assert ret["result"] is True and set(ret["changes"]) == left
+    assert ret["warnings"][0].startswith(said), ret["warnings"]
 
 
 # ---- states --------------------------------------------------------------------------------------
@@ -184,10 +197,6 @@ def trust(states, directory, **given):
     return states["nova_migration.peers_trusted"](
         str(directory / "authorized_keys"), str(directory / "known_hosts"), **arguments
     )
-
-
-ME = "root"
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root")
 
 
 @as_root
