@@ -680,6 +680,9 @@ def _derive_hypervisor_tls(nova, displays):
         }
         for name in ("ca-cert", "server-cert", "server-key"):
             nova["tls_files"][f"vnc-{name}"] = f"{displays}/{name}.pem"
+    if "inbound" in nova["migration"]:
+        # For memory and disks it would listen on all addresses.
+        nova["qemu_options"]["migration_address"] = nova["migration"]["inbound"]
     if nova["migration"]["tls"]:
         nova["qemu_options"] |= {
             "migrate_tls_x509_cert_dir": QEMU_PKI,
@@ -937,6 +940,8 @@ def _migration(nova):
     address = (nova["config"].get("libvirt") or {}).get("live_migration_inbound_addr")
     addresses = list(dict.fromkeys([nova["my_ip"], address or nova["my_ip"]]))
     found.update(live=migration["live"], tls=migration["tls"])
+    if migration["live"] and _is_address(addresses[-1]):
+        found["inbound"] = addresses[-1]
     if migration["tls"]:
         nova["units"]["migration"] = tls["socket"]
         found.update(
@@ -973,6 +978,14 @@ def _migration(nova):
         },
         "shell": ssh.get("shell"),
     }
+
+
+def _is_address(text):
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _keepalived(nova, secrets):

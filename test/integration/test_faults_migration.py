@@ -1,9 +1,11 @@
 """Migration over SSH: guests move, cold and live, and a peer's key opens nothing else."""
 
+import contextlib
 import json
+import subprocess
 
 import pytest
-from conftest import apply, on, sh
+from conftest import LAB, apply, on, sh
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("fleet")]
 
@@ -200,11 +202,32 @@ def test_a_guest_is_resized_and_migrates_cold_there_and_back(mover):
     assert server() == ("ACTIVE", "cmp1")
 
 
+#: Where QEMU has listened for guests, until its input ends.
+LISTENS = """
+while ! read -t 0.05 line; do ss -Hltn '( sport >= :49152 and sport <= :49215 )'; done |
+    awk '{print $4}' | sed 's/:[0-9]*$//' | sort -u
+"""
+
+
+@contextlib.contextmanager
+def watched(host):
+    """What QEMU listens at on a host meanwhile; the addresses come at the end."""
+    command = [LAB, "exec", host, "--", "bash", "-c", LISTENS]
+    watcher = subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
+    found = []
+    try:
+        yield found
+    finally:
+        found += watcher.communicate("\n")[0].split()
+
+
 def test_a_guest_migrates_live_there_and_back(mover):
     for target in ("cmp2", "cmp1"):
         line = "server migrate --os-compute-api-version 2.30 --live-migration --block-migration"
-        openstack(*line.split(), "--host", target, "--wait", "mover")
-        until("ACTIVE")
+        with watched(target) as addresses:
+            openstack(*line.split(), "--host", target, "--wait", "mover")
+            until("ACTIVE")
+        assert addresses == [NODES[target]]
         assert server() == ("ACTIVE", target), openstack("server", "show", "mover")
         # What the guest has printed stays where it was; that it runs is to be seen.
         assert sh(target, "virsh --quiet list --state-running --name").split()

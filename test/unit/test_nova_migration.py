@@ -75,6 +75,10 @@ def test_live_migration_logs_in_as_nova_with_the_node_s_key():
     ]
     assert nova["migration"]["names"] == ["cmp1", "10.20.0.80", "10.30.0.80"]
     assert nova["migration"]["command"].endswith(" libvirt")
+    assert nova["qemu_options"] == {"migration_address": "10.30.0.80"}
+    assert nova["libvirt_reads"] == {"libvirtd": ["/etc/libvirt/qemu.conf"]}
+    pillar["config"]["libvirt"]["live_migration_inbound_addr"] = "cmp1.storage.example.org"
+    assert run_map(pillar, "cmp1")["qemu_options"] == {}, "libvirt takes addresses alone"
     assert "live_migration_uri" not in str(run_map(changed(migration=pillar["migration"]))["conf"])
 
 
