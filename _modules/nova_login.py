@@ -27,13 +27,16 @@ import json, ssl, sys
 import amqp
 with open(sys.argv[1]) as stream:
     given = json.load(stream)
-tls = given["tls"]
+tls, named = given["tls"], False
 if isinstance(tls, dict):
+    named = tls.pop("named")
     tls["cert_reqs"] = ssl.CERT_REQUIRED if "ca_certs" in tls else ssl.CERT_NONE
 found = []
 for server in given["servers"]:
     options = dict(server, virtual_host=given["vhost"], login_method="PLAIN", ssl=tls)
     options.update(dict.fromkeys(("connect_timeout", "read_timeout"), given["timeout"]))
+    if named:
+        options["ssl"] = dict(tls, server_hostname=server["host"].rsplit(":", 1)[0].strip("[]"))
     connection = amqp.Connection(**options)
     try:
         connection.connect()
@@ -158,12 +161,14 @@ def _probed(given: dict[str, Any], user: str) -> list[list]:
     return json.loads(out)
 
 
-def _tls(options: dict[str, str]) -> bool | dict[str, str]:
+def _tls(options: dict[str, str]) -> bool | dict[str, Any]:
     """What the AMQP library takes for the options of oslo.messaging's driver."""
     if options.get("ssl", "").lower() not in _TRUE:
         return False
     names = {"ssl_ca_file": "ca_certs", "ssl_cert_file": "certfile", "ssl_key_file": "keyfile"}
-    return {theirs: options[ours] for ours, theirs in names.items() if options.get(ours)}
+    found = {theirs: options[ours] for ours, theirs in names.items() if options.get(ours)}
+    named = options.get("ssl_enforce_hostname_verification", "").lower() in _TRUE
+    return {**found, "named": named}
 
 
 def _python() -> list[str]:

@@ -76,6 +76,9 @@ def test_a_refusal_names_server_user_and_virtual_host_and_no_password(rabbit):
 def test_tls_is_what_nova_has(rabbit):
     assert rabbit("yes", "yes", ssl="true", ssl_ca_file="/ca") == ""
     assert rabbit.seen() == {"ca_certs": "/ca", "cert_reqs": 2}
+    named = {"ssl": "true", "ssl_ca_file": "/ca", "ssl_enforce_hostname_verification": "true"}
+    assert rabbit("yes", "yes", **named) == ""
+    assert rabbit.seen() == {"ca_certs": "/ca", "cert_reqs": 2, "server_hostname": "mq2"}
 
 
 def test_a_node_without_nova_says_so(rabbit):
