@@ -29,6 +29,9 @@ QUIET = 3
 RESTARTS, STOPPING = 4, 3
 #: Seconds after which the VIP of a balancer that is lost answers on the other.
 TAKEOVER = 5
+#: Seconds after which one whose haproxy ended has given the VIP away: it looks every two seconds,
+#: and believes it at the second look.
+CHECKED = 7
 #: Seconds that Salt takes to come to a balancer's first state.
 RUN = 15
 PAIR, VIP = ("lb1", "lb2"), "10.20.0.40"
@@ -340,6 +343,22 @@ def test_a_balancer_that_loses_its_power_is_followed_within_seconds(pair):
     assert traffic.failures == []
     assert balancer_with_vip() == second
     guest_comes_and_goes()
+
+
+def test_a_balancer_whose_haproxy_ends_gives_the_vip_away(pair):
+    first = balancer_with_vip()
+    (second,) = set(PAIR) - {first}
+    with load() as traffic:
+        begin = time.time()
+        on(first, "systemctl", "stop", "haproxy")
+        ended = wait_well(time.time(), balancer=second)
+        time.sleep(QUIET)
+    late = figures("the active balancer's haproxy stopped", traffic, begin, begin + CHECKED, ended)
+    assert late == []
+    assert balancer_with_vip() == second
+    on(first, "systemctl", "start", "haproxy")
+    time.sleep(CHECKED)
+    assert balancer_with_vip() == second
 
 
 def test_a_balancer_that_is_cleaned_leaves_the_vip_to_the_other(pair):

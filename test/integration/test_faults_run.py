@@ -33,6 +33,8 @@ sys.path.insert(0, str(ROOT / "test"))
 from fleet import hosts, network  # noqa: E402
 from fleet.lab import Lab  # noqa: E402
 
+#: Points that all rounds together reach at the least.
+POINTS = 25
 SEED = int(os.environ.get("NOVA_FAULTS_SEED") or time.time_ns() % 1_000_000)
 SIGKILL = 9
 #: In CI the first round is the sample; test/run faults makes all.
@@ -41,6 +43,8 @@ ROUNDS = [pytest.param(n, marks=[pytest.mark.long] if n else []) for n in range(
 DATABASE_GONE = (3, 6)
 #: Seconds that installing packages takes on a host.
 INSTALL = 90
+#: Rounds, and the hosts that they have broken at their point.
+hit_at = set()
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +188,7 @@ def the_next_run_converges(number, todo, reached, began):
         print(f"round {number}: {host} | {what} | {sls} | {at or 'was not reached'}")
     print(f"round {number}: run broken after {broken:.0f} s, the next converged in {seconds:.0f} s")
     assert any(reached)
+    hit_at.update((number, host) for (host, *_), at in zip(todo, reached, strict=True) if at)
 
 
 @pytest.mark.parametrize("number", ROUNDS)
@@ -212,3 +217,13 @@ def test_an_install_that_was_broken_is_finished_by_the_next_run(states, number):
     reached, text = broken_run(todo)
     said_well(text)
     the_next_run_converges(number, todo, reached, began)
+
+
+@pytest.mark.long
+def test_enough_points_were_reached():
+    """Of all rounds; of a selection there is nothing to hold."""
+    rounds = {number for number, _ in hit_at}
+    print(f"\n{len(hit_at)} points were reached in {len(rounds)} rounds (seed {SEED})")
+    if len(rounds) < 11:
+        pytest.skip("not all rounds ran")
+    assert len(hit_at) >= POINTS

@@ -332,6 +332,33 @@ def security_types(host):
     return json.loads(on("infra", "/opt/saltstack/bin/python", "-c", script, address))
 
 
+#: A console proxy's part: VeNCrypt up to X509None, then what the display says of it.
+VIEWER = """
+import socket, ssl, sys
+address, ca, *own = sys.argv[1:]
+context = ssl.create_default_context(cafile=ca)
+context.check_hostname = False
+if own:
+    context.load_cert_chain(*own)
+link = socket.create_connection((address, 5900), timeout=20)
+for count, answer in ((12, b"RFB 003.008\\n"), (2, bytes([19])), (2, bytes([0, 2])), (1, b"")):
+    assert len(link.recv(count)) == count
+    link.sendall(answer)
+link.recv(4 * link.recv(1)[0])
+link.sendall((260).to_bytes(4, "big"))
+assert link.recv(1) == bytes([1])
+try:
+    print(context.wrap_socket(link).recv(4).hex())
+except OSError as exc:
+    print(exc)
+"""
+
+
+def seen_with(host, *own):
+    command = ["/opt/saltstack/bin/python", "-c", VIEWER, NODES[host], VNC["ca"], *own]
+    return on("ctl1", *command).strip()
+
+
 def test_a_guest_s_display_is_seen_by_the_console_proxy_alone(site):
     for host in CONTROLLERS:
         certificate, key = OF_DISPLAYS.issue(host)
@@ -353,6 +380,14 @@ def test_a_guest_s_display_is_seen_by_the_console_proxy_alone(site):
     assert shown["status"] == "ACTIVE", shown
     host = shown["OS-EXT-SRV-ATTR:host"]
     assert security_types(host) == [19], "VeNCrypt alone"
+    assert seen_with(host, VNC["cert"], VNC["key"]) == "0" * 8, "let in"
+    certificate, key = Authority("displays").issue("ctl1")
+    put("ctl1", "/tmp/vnc/cert.pem", certificate)
+    put("ctl1", "/tmp/vnc/key.pem", key)
+    for own in ((), ("/tmp/vnc/cert.pem", "/tmp/vnc/key.pem")):
+        said = seen_with(host, *own)
+        print(f"\n{own}: {said}")
+        assert said != "0" * 8 and "timed out" not in said
     url = on("infra", "openstack", "console", "url", "show", "seen", "-f", "value", "-c", "url")
     url = url.strip()
     assert url.startswith(f"https://{VIP}:6080/")
