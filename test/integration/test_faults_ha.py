@@ -182,9 +182,8 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_what_breaks_is_well_again_without_a_person(name):
-    host, command, grace = FAULTS[name]
+def is_broken_and_well_again(name, host, command, grace):
+    """Break it under load; only what its grace allows fails, and guests can be made afterwards."""
     with load() as traffic:
         begin = time.time()
         sh(host, command)
@@ -194,6 +193,21 @@ def test_what_breaks_is_well_again_without_a_person(name):
     late = figures(name, traffic, begin, broken + (grace or 0), ended)
     assert (late if grace is not None else traffic.failures) == []
     guest_comes_and_goes()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_breaks_is_well_again_without_a_person(name):
+    is_broken_and_well_again(name, *FAULTS[name])
+
+
+def test_the_same_where_all_controllers_answer():
+    """The fleet's other controllers are there in case; here each gets its share."""
+    assert apply(target="lb1", nova={"haproxy": {"backup": False}}).failed() == []
+    try:
+        (name, fault), *_ = FAULTS.items()
+        is_broken_and_well_again(f"{name}, all active", *fault)
+    finally:
+        assert apply(target="lb1").failed() == []
 
 
 def test_a_controller_that_loses_its_power_fails_only_what_it_was_answering():
