@@ -28,6 +28,7 @@ from conftest import (
     restore_packages,
     sh,
 )
+from test_faults_concurrent import spoil
 
 sys.path.insert(0, str(ROOT / "test"))
 from fleet import hosts, network  # noqa: E402
@@ -220,10 +221,25 @@ def test_an_install_that_was_broken_is_finished_by_the_next_run(states, number):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("number", [11, 12])
+def test_a_run_on_a_site_that_serves_was_broken(states, fleet, number):
+    """A mapping, an endpoint and a cell's URL are to be mended there, and daemons to restart."""
+    for host in MINIONS:
+        log_all(host)
+    lab("up")
+    spoil()
+    todo = points(states, number)
+    began = time.monotonic()
+    reached, text = broken_run(todo)
+    said_well(text)
+    the_next_run_converges(number, todo, reached, began)
+
+
+@pytest.mark.long
 def test_enough_points_were_reached():
     """Of all rounds; of a selection there is nothing to hold."""
     rounds = {number for number, _ in hit_at}
     print(f"\n{len(hit_at)} points were reached in {len(rounds)} rounds (seed {SEED})")
-    if len(rounds) < 11:
+    if len(rounds) < 13:
         pytest.skip("not all rounds ran")
     assert len(hit_at) >= POINTS
