@@ -3,6 +3,7 @@
 Runs in `infra`, with Salt's Python, until its input ends; then prints one JSON object:
 requests, failures (when each began and ended, and why), the longest wait for an answer and the
 longest time without one. Each request has a connection of its own, as uwsgi closes them anyway.
+All have one token, or a new one every so many seconds, the argument.
 """
 
 from __future__ import annotations
@@ -43,16 +44,22 @@ def ask(url: str, token: str, trust: ssl.SSLContext) -> str:
     return "" if answer.status == 200 else f"status {answer.status}"
 
 
-def client(name: str, url: str, cloud, ended: threading.Event, seen: list) -> None:
+def client(name: str, url: str, cloud, token: list, ended: threading.Event, seen: list) -> None:
     """Ask again and again, and note when each request began and ended, and how."""
-    token = cloud.auth_token
     verify, _ = cloud.config.get_requests_verify_args()
     trust = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
     while not ended.is_set():
         began = time.time()
-        reason = ask(url, token, trust)
+        reason = ask(url, token[0], trust)
         seen.append((began, time.time(), reason and f"{name}: {reason}"))
         ended.wait(PAUSE)
+
+
+def renew(token: list, cloud, seconds: float, ended: threading.Event) -> None:
+    """Put a new token in the place of the last one, again and again."""
+    while not ended.wait(seconds):
+        cloud.session.invalidate()
+        token[0] = cloud.session.get_token()
 
 
 def report(seen: list) -> dict:
@@ -69,11 +76,14 @@ def report(seen: list) -> dict:
 def main() -> None:
     cloud = openstack.connect(cloud="lab")
     seen: list = []
+    token = [cloud.auth_token]
     ended = threading.Event()
     clients = [
         threading.Thread(target=client, args=(name, cloud.session.get_endpoint(service_type=name)
-                                              + path, cloud, ended, seen))
+                                              + path, cloud, token, ended, seen))
         for name, path in PATHS.items() for _ in range(CLIENTS)]
+    for seconds in sys.argv[1:]:
+        clients.append(threading.Thread(target=renew, args=(token, cloud, float(seconds), ended)))
     for thread in clients:
         thread.start()
     print("ready", flush=True)

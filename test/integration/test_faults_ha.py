@@ -66,9 +66,9 @@ def site():
 class Load:
     """What the clients saw, and whether the site is well."""
 
-    def __init__(self):
+    def __init__(self, *arguments):
         self.program = subprocess.Popen(
-            [LAB, "exec", "infra", "--", *LOAD],
+            [LAB, "exec", "infra", "--", *LOAD, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -90,9 +90,9 @@ class Load:
 
 
 @contextlib.contextmanager
-def load():
-    """Traffic through the VIP for as long as the block lasts."""
-    traffic = Load()
+def load(*arguments):
+    """Traffic through the VIP for as long as the block lasts; arguments are those of load.py."""
+    traffic = Load(*arguments)
     try:
         yield traffic
         traffic.stop()

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import pytest
 from conftest import CONTROLLERS, LAB, MINIONS, Run, apply, lab, on, sh, sql
+from test_faults_ha import load as traffic
 
 pytestmark = [pytest.mark.usefixtures("site"), pytest.mark.long]
 
@@ -27,69 +28,28 @@ ROTATE = ["salt-run", "--out=json", "state.orchestrate", "nova.orchestrate.rotat
 NASTY = "@%$:#'\""
 INFRA = "10.20.0.10"
 
-#: Authenticated requests through the VIP, each on a connection of its own, until the input ends;
-#: a new token every other second, which Nova and Placement have to look at with their own account.
-LOAD = r"""
-import http.client, json, sys, threading, time
-from urllib.parse import urlsplit
-import openstack
-PATHS = {"compute": "/servers/detail?limit=1", "placement": "/resource_providers"}
-cloud, ended, seen, token = openstack.connect(cloud="lab"), threading.Event(), [], []
-def renew():
-    while not ended.is_set():
-        cloud.session.invalidate()
-        token[:] = [cloud.session.get_token()]
-        ended.wait(2)
-def client(name, url):
-    while not ended.is_set():
-        began, reason = time.time(), ""
-        try:
-            parts = urlsplit(url)
-            ask = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
-            ask.request("GET", f"{parts.path}?{parts.query}", headers={"X-Auth-Token": token[0]})
-            answer = ask.getresponse()
-            answer.read()
-            reason = "" if answer.status == 200 else f"status {answer.status}"
-        except (OSError, http.client.HTTPException) as exc:
-            reason = f"{type(exc).__name__}: {exc}"
-        seen.append((began, time.time() - began, reason and f"{name}: {reason}"))
-        ended.wait(0.2)
-urls = {n: cloud.session.get_endpoint(service_type=n) + path for n, path in PATHS.items()}
-token[:] = [cloud.session.get_token()]
-threads = [threading.Thread(target=renew)]
-threads += [threading.Thread(target=client, args=item) for item in urls.items() for _ in (1, 2)]
-for each in threads: each.start()
-print("ready", flush=True)
-sys.stdin.read()
-ended.set()
-for each in threads: each.join()
-failed = [(round(began - seen[0][0], 1), reason) for began, _, reason in seen if reason]
-longest = max(took for _, took, reason in seen if not reason)
-print(json.dumps({"requests": len(seen), "failed": failed, "longest wait": round(longest, 1)}))
-"""
+#: Seconds after which the load has a new token, which Nova and Placement have to look at with their
+#: own accounts.
+NEW_TOKEN = "2"
 
 
 @contextlib.contextmanager
 def load(what):
-    """Requests meanwhile; prints and then holds what became of them."""
-    command = [LAB, "exec", "infra", "--", "/opt/saltstack/bin/python", "-c", LOAD]
-    process = subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
-    assert process.stdout.readline() == "ready\n"
-    began, figures = time.monotonic(), {}
-    try:
-        yield figures
-    finally:
-        figures.update(json.loads(process.communicate("")[0]), seconds=time.monotonic() - began)
-        count = len(figures["failed"])
-        print(
-            f"\n{what}: {figures['seconds']:.0f} s, {count} of {figures['requests']} requests "
-            f"failed, the longest waited {figures['longest wait']} s; {figures['failed'][:12]}"
-        )
+    """Requests meanwhile; prints what became of them."""
+    began = time.monotonic()
+    with traffic(NEW_TOKEN) as clients:
+        yield clients
+    seen = clients.stop()
+    print(
+        f"\n{what}: {time.monotonic() - began:.0f} s, {len(clients.failures)} of "
+        f"{seen['requests']} requests failed, the longest waited {seen['longest wait']:.1f} s; "
+        f"{clients.failures[:12]}"
+    )
 
 
-def no_account_was_refused(figures):
+def no_account_was_refused(clients):
     """No answer was an error; without the orchestration nobody is drained, and a restart cuts."""
-    answers = [reason for _, reason in figures["failed"] if "status" in reason]
+    answers = [reason for *_, reason in clients.failures if "status" in reason]
     assert answers == []
 
 
@@ -227,7 +187,7 @@ def test_test_mode_tells_what_will_be_done():
 
 
 def test_it_is_done_under_load_although_it_is_killed_in_the_middle():
-    with load("rotation, killed and resumed") as figures:
+    with load("rotation, killed and resumed") as clients:
         command = [LAB, "exec", "infra", "--", *ROTATE]
         killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 600
@@ -242,7 +202,7 @@ def test_it_is_done_under_load_although_it_is_killed_in_the_middle():
         run = rotate()
         print(f"\nresumed: {time.monotonic() - began:.0f} s")
         assert (run.failed_steps(), run.failed()) == ({}, [])
-    assert figures["failed"] == []
+    assert clients.failures == []
 
 
 def test_a_second_run_changes_nothing():
@@ -308,7 +268,7 @@ def test_without_the_orchestration_compute_nodes_wait_for_the_controllers():
     make_in_place("c")
     pillar("c", before="_b")
     command = ["salt", "--out=json", "--static", "-t", "900", "cmp*", "state.apply", "nova"]
-    with load("state.apply, compute nodes first") as figures:
+    with load("state.apply, compute nodes first") as clients:
         early = subprocess.Popen([LAB, "exec", "infra", "--", *command], stdout=-1, text=True)
         time.sleep(20)
         assert early.poll() is None
@@ -318,7 +278,7 @@ def test_without_the_orchestration_compute_nodes_wait_for_the_controllers():
         first = Run(early.communicate()[0])
         assert first.failed() == []
         assert ("cmp1", "nova-config-nova-conf") in first.changed()
-    no_account_was_refused(figures)
+    no_account_was_refused(clients)
     assert quiet(apply()) == ([], [])
     run = apply(target="ctl1", sls="nova.controller.retired")
     assert run.failed() == []
