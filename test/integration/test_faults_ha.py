@@ -29,9 +29,9 @@ QUIET = 3
 RESTARTS, STOPPING = 4, 3
 #: Seconds after which the VIP of a balancer that is lost answers on the other.
 TAKEOVER = 5
-#: Seconds after which one whose haproxy ended has given the VIP away: it looks every two seconds,
-#: and believes it at the second look.
-CHECKED = 7
+#: Seconds after which one whose haproxy ended has given the VIP away: it looks every second, and
+#: believes it at the second look.
+CHECKED = 5
 #: Seconds that Salt takes to come to a balancer's first state.
 RUN = 15
 PAIR, VIP = ("lb1", "lb2"), "10.20.0.40"
