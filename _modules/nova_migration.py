@@ -108,6 +108,7 @@ def peers(
     }
     found.update(keys or {})
     claims: dict[str, list[str]] = {}
+    owners = {name.lower(): minion for name, minion in (taken or {}).items()}
     refused = {}
     for minion, it in sorted(found.items()):
         if not _is_record(minion, it):
@@ -119,7 +120,7 @@ def peers(
         for name in {name.lower() for name in (*it["names"], *it["addresses"])}:
             claims.setdefault(name, []).append(minion)
     for name, its in sorted(claims.items()):
-        owner = (taken or {}).get(name, its[0])
+        owner = owners.get(name, its[0])
         if its != [owner]:
             said = f"both say that they are {name}, so the keys of neither are taken"
             if owner not in its:

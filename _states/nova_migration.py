@@ -243,15 +243,16 @@ def peers_trusted(
         doors = {minion: [_door(minion, command, it)] for minion, it in records.items()}
         pins = {minion: _pins(minion, it) for minion, it in records.items()}
         changes = {}
-        for path, wanted, group, mode in (
-            (known_hosts, pins, "root", "0644"),
-            (name, doors, user, "0640"),
+        for path, wanted, group, mode, follow in (
+            (known_hosts, pins, "root", "0644", True),
+            # A link there could be the user's, and lead root anywhere.
+            (name, doors, user, "0640", False),
         ):
-            before = _lines(path)
+            before = _lines(path, follow)
             for minion, old, new in _differences(before, wanted):
                 changes.setdefault(minion, {})[os.path.basename(path)] = {"old": old, "new": new}
             if before or wanted:
-                rights = _written(path, _merged(before, wanted), group, mode)
+                rights = _written(path, _merged(before, wanted), group, mode, follow)
                 if rights and not changes:
                     changes[path] = rights
         if __opts__["test"]:
@@ -308,7 +309,9 @@ def _pins(minion: str, record: dict) -> list[str]:
     return [f"{names} {key} nova-formula:{minion}" for key in record["host_keys"]]
 
 
-def _lines(path: str) -> list[str]:
+def _lines(path: str, follow: bool) -> list[str]:
+    if os.path.islink(path) and not follow:
+        return []
     try:
         with salt.utils.files.fopen(path) as stream:
             return stream.read().splitlines()
@@ -336,13 +339,14 @@ def _merged(before: list[str], wanted: dict[str, list[str]]) -> str:
     return "".join(f"{it}\n" for it in lines + sum((wanted[one] for one in sorted(wanted)), []))
 
 
-def _written(path: str, text: str, group: str, mode: str) -> dict:
+def _written(path: str, text: str, group: str, mode: str, follow: bool) -> dict:
     """Write a file of root's; what changes of its owner and mode."""
     if __opts__["test"] and not os.path.isdir(os.path.dirname(path)):
         return {}  # a state or a package before this one brings it
     done = __states__["file.managed"](
-        path, contents=text, user="root", group=group, mode=mode, show_changes=False
-    )
+        path, contents=text, user="root", group=group, mode=mode, show_changes=False,
+        follow_symlinks=follow,
+    )  # fmt: skip
     if done["result"] is False:
         raise CommandExecutionError(f"Cannot write {path}: {done['comment']}")
     return {

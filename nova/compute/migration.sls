@@ -38,6 +38,8 @@ nova-compute-migration-directory:
     - user: root
     - group: {{ nova.users.nova | json }}
     - mode: '0750'
+    # Its parent is nova's, who could lead root anywhere by a link.
+    - allow_symlink: False
     - require:
       - sls: nova.compute.package
 

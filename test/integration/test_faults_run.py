@@ -174,7 +174,11 @@ def said_well(text):
                 assert "\n" not in comment or "requisite" in comment, (minion, comment)
 
 
-def the_next_run_converges(number, todo, reached, began):
+def is_broken_and_mended(number, todo):
+    """Break a run at points; it fails in sentences, and the next one makes the same fleet."""
+    began = time.monotonic()
+    reached, text = broken_run(todo)
+    said_well(text)
     broken = time.monotonic() - began
     lab("up")
     began = time.monotonic()
@@ -196,10 +200,7 @@ def the_next_run_converges(number, todo, reached, began):
 def test_a_run_that_was_broken_is_followed_by_one_that_converges(states, number):
     restore_packages()
     todo = points(states, number)
-    began = time.monotonic()
-    reached, text = broken_run(todo)
-    said_well(text)
-    the_next_run_converges(number, todo, reached, began)
+    is_broken_and_mended(number, todo)
 
 
 @pytest.mark.long
@@ -214,10 +215,7 @@ def test_an_install_that_was_broken_is_finished_by_the_next_run(states, number):
         log_all(host)
         todo.append((host, what, sls, function, name, round(INSTALL * rng.random(), 1)))
     lab("up")
-    began = time.monotonic()
-    reached, text = broken_run(todo)
-    said_well(text)
-    the_next_run_converges(number, todo, reached, began)
+    is_broken_and_mended(number, todo)
 
 
 @pytest.mark.long
@@ -229,10 +227,7 @@ def test_a_run_on_a_site_that_serves_was_broken(states, fleet, number):
     lab("up")
     spoil()
     todo = points(states, number)
-    began = time.monotonic()
-    reached, text = broken_run(todo)
-    said_well(text)
-    the_next_run_converges(number, todo, reached, began)
+    is_broken_and_mended(number, todo)
 
 
 @pytest.mark.long

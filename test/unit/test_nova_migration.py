@@ -187,7 +187,7 @@ def test_a_record_can_become_nothing_but_keys_names_and_addresses(mine, change):
 def test_who_claims_another_s_name_is_left_out_and_stops_nobody(mine, tmp_path, claim, left, said):
     content, _, states = mine
     content["cmp3"]["names"].append(claim)
-    taken = {"ctl1": "ctl1", "10.20.0.60": "ctl1", "cmp2": "cmp2"}
+    taken = {"Ctl1": "ctl1", "10.20.0.60": "ctl1", "cmp2": "cmp2"}
     ret = trust(states, tmp_path, taken=taken)
     assert ret["result"] is True and set(ret["changes"]) == left
     assert ret["warnings"][0].startswith(said), ret["warnings"]
@@ -231,6 +231,19 @@ def test_peers_come_and_go_beside_other_people_s_lines(mine, tmp_path):
     run = trust(states, tmp_path, minions=[])
     assert set(run["changes"]) == {"cmp2"}
     assert (tmp_path / "authorized_keys").read_text() == foreign
+
+
+@as_root
+def test_a_link_in_place_of_the_user_s_keys_is_neither_read_nor_written_through(mine, tmp_path):
+    _, _, states = mine
+    victim = tmp_path / "shadow"
+    victim.write_text("root's\n")
+    keys = tmp_path / "authorized_keys"
+    keys.symlink_to(victim)
+    assert trust(states, tmp_path)["result"] is True
+    assert victim.read_text() == "root's\n"
+    assert not keys.is_symlink() and "root's" not in keys.read_text()
+    assert trust(states, tmp_path)["changes"] == {}
 
 
 @as_root
