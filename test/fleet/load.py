@@ -18,6 +18,7 @@ import time
 from urllib.parse import urlsplit
 
 import openstack
+from keystoneauth1.exceptions import ClientException
 
 CLIENTS = 2  # of each API
 PAUSE = 0.2
@@ -55,11 +56,15 @@ def client(name: str, url: str, cloud, token: list, ended: threading.Event, seen
         ended.wait(PAUSE)
 
 
-def renew(token: list, cloud, seconds: float, ended: threading.Event) -> None:
-    """Put a new token in the place of the last one, again and again."""
+def renew(token: list, cloud, seconds: float, ended: threading.Event, seen: list) -> None:
+    """Put a new token in the place of the last one, again and again; no token is a failure, too."""
     while not ended.wait(seconds):
-        cloud.session.invalidate()
-        token[0] = cloud.session.get_token()
+        began = time.time()
+        try:
+            cloud.session.invalidate()
+            token[0] = cloud.session.get_token()
+        except ClientException as error:
+            seen.append((began, time.time(), f"token: {type(error).__name__}: {error}"))
 
 
 def report(seen: list) -> dict:
@@ -83,7 +88,8 @@ def main() -> None:
                                               + path, cloud, token, ended, seen))
         for name, path in PATHS.items() for _ in range(CLIENTS)]
     for seconds in sys.argv[1:]:
-        clients.append(threading.Thread(target=renew, args=(token, cloud, float(seconds), ended)))
+        given = (token, cloud, float(seconds), ended, seen)
+        clients.append(threading.Thread(target=renew, args=given))
     for thread in clients:
         thread.start()
     print("ready", flush=True)
