@@ -125,6 +125,8 @@ def edit(
             f"name must be the absolute path of an haproxy.cfg, not {name!r}."
         )
     wanted = {section: _content(section, lines) for section, lines in (present or {}).items()}
+    if both := wanted.keys() & set(absent or []):
+        raise SaltInvocationError(f"{', '.join(sorted(both))} cannot be both present and absent.")
     path = os.path.realpath(name)
     plan = functools.partial(
         _plan, path, wanted, absent or [], kind, name, defaults_text, without=test
@@ -382,7 +384,7 @@ def _edited(
         elif found["words"] != [_words(line) for line in own]:
             changes[section] = {"old": _shown(_text(lines, found, name)), "new": new}
             edits.append((found["start"], found["end"], [line + eol for line in own]))
-    for section in absent:
+    for section in dict.fromkeys(absent):
         found = _find(sections, section, kind, name)
         if found:
             changes[section] = {"old": _shown(_text(lines, found, name)), "new": None}

@@ -23,6 +23,7 @@ def sections_present(
     kind: str = "listen",
     program: str = "haproxy",
     defaults_text: str | None = None,
+    absent: list[str] | None = None,
 ) -> dict:
     """
     Sections stand in the configuration with just these lines.
@@ -37,6 +38,8 @@ def sections_present(
         The haproxy program that checks the file before it goes live.
     defaults_text : str
         What a file that does not exist begins with; without it, a missing file is a failure.
+    absent : list
+        Names of sections that do not stand there, in the same step.
 
     .. code-block:: yaml
 
@@ -52,6 +55,7 @@ def sections_present(
     return _apply(
         name,
         present=sections or {},
+        absent=absent or [],
         kind=kind,
         program=program,
         defaults_text=defaults_text,
@@ -85,6 +89,7 @@ def drained(
     servers: list[str] | None = None,
     lasting: list[str] | None = None,
     timeout: int = 120,
+    unserved: list[str] | None = None,
 ) -> dict:
     """
     Of the servers of sections, these are drained, and no others.
@@ -104,6 +109,8 @@ def drained(
     timeout : int
         Seconds to wait for servers that are put back to be up, and then for the sessions of those
         that are drained to end. If these do not, the servers are put back.
+    unserved : list
+        Sections that nobody may serve yet: there servers are drained, too, of which none is up.
 
     .. code-block:: yaml
 
@@ -120,7 +127,7 @@ def drained(
             comment = "Servers would be drained or put back." if due else ret["comment"]
             return {**ret, "result": None if due else True, "changes": due, "comment": comment}
         _put_back(name, sections, servers, due, done, timeout)
-        _refuse_to_drain_all(name, sections, servers, done)
+        _refuse_to_drain_all(name, sections, servers, unserved or [], done)
         _drain(name, servers, due, done)
         _wait_for_sessions(name, sections, servers, lasting or [], done, timeout)
     except (CommandExecutionError, SaltInvocationError) as exc:
@@ -166,13 +173,16 @@ def _put_back(
         time.sleep(INTERVAL)
 
 
-def _refuse_to_drain_all(name: str, sections: list[str], servers: list[str], done: dict) -> None:
+def _refuse_to_drain_all(
+    name: str, sections: list[str], servers: list[str], unserved: list[str], done: dict
+) -> None:
     """Fail if nobody else serves, and put back who was drained before the others went."""
     looks = __salt__["nova_haproxy.servers"](sections, name)
     alone = [
         section
         for section, known in looks.items()
         if servers
+        and not (section in unserved and not any(known[server]["up"] for server in servers))
         and not any(
             look["up"] and not look["maintenance"]
             for server, look in known.items()

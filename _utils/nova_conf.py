@@ -155,9 +155,8 @@ def diff_lines(old: str, new: str) -> dict[str, str]:
     """
 
     def shown(line):
-        sign, words = line[0], line[1:].split(None, 1)
-        secret = len(words) == 2 and is_secret(words[0])
-        return f"{sign}{line[1:].partition(words[1])[0]}***" if secret else line
+        found = re.match(r".\s*(\w+)[\s=]+", line)
+        return f"{found[0]}***" if found and is_secret(found[1].lower()) else line
 
     lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""))[2:]
     return {"diff": "\n".join(map(shown, lines))} if lines else {}

@@ -51,6 +51,7 @@ def run():
         return {"roles": [], "faults": [_printable(fault) for fault in faults]}
     nova = _merged(pillar)
     nova.update(roles=_roles(pillar, __grains__["id"]), faults=[], warnings=[])
+    _settle_second_metadata(nova)
     if not nova["roles"] and _takes_part(nova):
         nova["faults"] = [_printable(it) for it in _faults_of_authority(nova)]
         nova["certificates"] = _certificates(nova, _grants(nova))
@@ -212,7 +213,14 @@ def _faults_of_sense(nova, pillar, secrets):
                 f"nova:passwords:{name} names no sdb secret of one line: check it, and the "
                 "sdb profile in the minion's configuration."
             )
-    faults += _faults_of_keepalived(nova, passwords, secrets)
+    for name, needed in _further_passwords(nova).items():
+        if needed and name not in passwords:
+            faults.append(f"nova:passwords:{name} is missing.")
+    if nova["metadata"]["second"] and not (nova["metadata"]["enabled"] and "metadata_unit" in nova):
+        faults.append(
+            "nova:metadata:second must be false: nova:metadata:enabled is, or this OS is not known."
+        )
+    faults += _faults_of_keepalived(nova, secrets)
     faults += _faults_of_authority(nova)
     for key, value in (
         ("passwords:messaging", secrets.get("messaging", "")),
@@ -276,7 +284,7 @@ def _faults_of_sense(nova, pillar, secrets):
     ports = nova["ports"]
     if len(set(ports.values())) < len(ports):
         faults.append("nova:ports gives one port to two services.")
-    sections = [f"openstack_nova_port_{port}" for port in ports.values()]
+    sections = [_section(port) for port in ports.values()]
     for name in nova["haproxy"]["options"].keys() - set(sections):
         faults.append(f"nova:haproxy:options:{name} is no section: one of {', '.join(sections)}.")
     databases = [*nova["database"]["names"].values()]
@@ -329,7 +337,7 @@ def _faults_of_retired(nova):
     ]
 
 
-def _faults_of_keepalived(nova, passwords, secrets):
+def _faults_of_keepalived(nova, secrets):
     conf = nova["haproxy"]["keepalived"]
     if "address" not in conf or "haproxy" not in nova["roles"]:
         return
@@ -339,14 +347,12 @@ def _faults_of_keepalived(nova, passwords, secrets):
         yield "nova:haproxy:keepalived:address must be an address with its prefix."
     if ":" in conf["address"] and conf["version"] == 2:
         yield "nova:haproxy:keepalived:version must be 3 for an IPv6 address."
-    if _has_vrrp_password(nova):
-        if "keepalived" not in passwords:
-            yield "nova:passwords:keepalived is missing."
-        elif secrets["keepalived"] and not VRRP_PASSWORD.fullmatch(secrets["keepalived"]):
-            yield (
-                "nova:passwords:keepalived must be of 8 letters, digits and . _ + - at most: VRRP "
-                "has no room for more."
-            )
+    secret = secrets.get("keepalived")
+    if secret and not VRRP_PASSWORD.fullmatch(secret):
+        yield (
+            "nova:passwords:keepalived must be of 8 letters, digits and . _ + - at most: VRRP has "
+            "no room for more."
+        )
 
 
 def _faults_of_authority(nova):
@@ -364,9 +370,13 @@ def _faults_of_authority(nova):
             yield f"nova:authority would make {path} of {held[path]} and of {what}: name two files."
 
 
-def _has_vrrp_password(nova):
-    conf = nova["haproxy"]["keepalived"]
-    return "haproxy" in nova["roles"] and "address" in conf and conf["version"] == 2
+def _further_passwords(nova):
+    """Passwords that more than a role asks for, and whether this node needs them."""
+    conf, roles = nova["haproxy"]["keepalived"], nova["roles"]
+    return {
+        "keepalived": "haproxy" in roles and "address" in conf and conf["version"] == 2,
+        "metadata_second": "controller" in roles and nova["metadata"]["second"],
+    }
 
 
 def _passwords(role):
@@ -489,6 +499,19 @@ def _merged(pillar):
     return {**_without_nulls(nova), "release": {"name": name, "number": number}}
 
 
+def _settle_second_metadata(nova):
+    """Where there is no second metadata API, it has no port, and its section has to go."""
+    nova["sections_absent"] = []
+    if not nova["metadata"]["second"]:
+        port = nova["ports"].pop("metadata_second")
+        if port not in nova["ports"].values():
+            nova["sections_absent"] = [_section(port)]
+
+
+def _section(port):
+    return f"openstack_nova_port_{port}"
+
+
 def _roles(pillar, minion_id):
     topology = pillar.get("topology", {})
     roles = set(pillar.get("roles", []))
@@ -501,8 +524,7 @@ def _roles(pillar, minion_id):
 def _secrets(nova, passwords):
     """The passwords that stand in this node's files, by name; "" for one that sdb does not give."""
     names = {name for role in nova["roles"] for name in _passwords(role)}
-    if _has_vrrp_password(nova):
-        names.add("keepalived")
+    names |= {name for name, needed in _further_passwords(nova).items() if needed}
     names &= passwords.keys()
     return {name: _resolved(str(passwords[name])) for name in sorted(names)}
 
@@ -530,7 +552,9 @@ def _derive(nova, secrets):
     nova["migration"] = _migration(nova)
     nova["my_netloc"] = _bracketed(nova["my_ip"]) if nova["my_ip"] else None
     nova["keepalived"] = _keepalived(nova, secrets)
-    nova["unit_list"] = sorted({*nova["units"].values(), *nova.get("unwanted_units", [])})
+    _derive_second_metadata(nova)
+    known = {*nova["units"].values(), *nova.get("unwanted_units", []), nova.get("metadata_unit")}
+    nova["unit_list"] = sorted(known - {None})
     for wsgi in nova["wsgi"].values():
         # From some release on the application is a module; the script goes two releases later.
         wsgi["modular"] = nova["release"]["number"] >= wsgi["module_from"]
@@ -628,6 +652,37 @@ def _derive(nova, secrets):
     nova["conf"] = _config(nova, secrets)
 
 
+def _derive_second_metadata(nova):
+    """
+    How the second metadata API is served, and what is to be absent where it is not, or otherwise.
+
+    Of its own files ``absent`` names those; ``files`` names all. ``stale_unit`` is to be stopped.
+    """
+    metadata, unit = nova["metadata"], nova.get("metadata_unit")
+    secret = nova["files"]["metadata_second"]
+    ini = nova.get("uwsgi", {}).get("metadata_second", {}).get("ini")
+    site = nova.get("apache", {}).get("metadata_second", {}).get("conf")
+    wanted = metadata["second"]
+    units = [f"/etc/systemd/system/{unit}.service"] if unit else []
+    if ini:
+        units += [f"/etc/systemd/system/{unit}.service.d/nova-formula.conf", ini]
+    scripts = ["/usr/local/lib/nova-formula/metadata_second.wsgi"] if site else []
+    metadata.update(
+        site=site,
+        own_unit=unit if wanted and not site else None,
+        stale_unit=None if wanted and not site else unit,
+        files=[secret, *units, *scripts, *([site] if site else [])],
+        absent=[*(units if site else [])] if wanted else [secret, *units, *scripts],
+    )
+    reads = nova.setdefault("reads", {})
+    reads["metadata_second"] = [*reads.get("metadata_second", []), secret]
+    if site:
+        # Once the site is empty, whoever serves the others has to read that.
+        reads["api"] = [*reads.get("api", []), site]
+    if wanted:
+        nova["units"]["metadata_second"] = nova["units"]["metadata"] if site else unit
+
+
 def _ssl(server):
     """The files of a server's TLS, as PyMySQL and an URL's query name them."""
     tls = server.get("tls", {})
@@ -654,7 +709,7 @@ def _derive_tls(nova):
     if "controller" in nova["roles"]:
         readers["nova"] += ("database-tls-",)
         readers["placement"] = (*everybody, "database-tls-", *server)
-        readers.update(dict.fromkeys(("api", "metadata"), server))
+        readers.update(dict.fromkeys(("api", "metadata", "metadata_second"), server))
         readers["novncproxy"] = (*server, "vnc-tls-")
     nova["tls_files"] = {}
     for daemon, beginnings in readers.items():
@@ -1049,7 +1104,7 @@ def _sections(nova):
     """haproxy's listen sections, by name, as lists of lines."""
     ports = dict(nova["ports"])
     if not (nova["metadata"]["enabled"] and nova["metadata"]["balanced"]):
-        ports.pop("metadata")
+        ports = {name: port for name, port in ports.items() if not name.startswith("metadata")}
     conf = nova["haproxy"]
     bind = conf.get("bind_address") or nova["vip"]
     tls, verified = nova["tls"], ""
@@ -1059,7 +1114,7 @@ def _sections(nova):
         verified = f"{'ssl' if crt else 'check-ssl'} verify required ca-file {tls['ca']}"
     sections = {}
     for port in sorted(ports.values()):
-        name = f"openstack_nova_port_{port}"
+        name = _section(port)
         lines = [f"bind {_bracketed(bind)}:{port}{crt}", f"mode {conf['mode']}", "log global"]
         if conf["retries"]:
             lines += [f"retries {conf['retries']}", "option redispatch 1"]
@@ -1085,14 +1140,14 @@ def _config(nova, passwords):
 
     It holds secrets, so only the templates of configuration files use it, when they are rendered.
     Returns ``{'nova': {section: {option: [value, …]}}, 'placement': …}``, values escaped as
-    oslo.config wants them.
+    oslo.config wants them, and ``'metadata_second': {variable: value}``, as systemd does.
     """
     tables, facts, release = _load("config"), _facts(nova, passwords), nova["release"]
     roles = [role for role in ("controller", "compute") if role in nova["roles"]]
     merged = {}
     for layer in (tables["common"], *(tables[role] for role in roles)):
         merged = dictupdate.merge_recurse(merged, layer)
-    return {
+    conf = {
         program: _filled(
             _renamed(_for_release(table, release["number"]), _names()[program], release)[0],
             overrides,
@@ -1104,6 +1159,21 @@ def _config(nova, passwords):
             ("placement", tables["placement"], nova["placement_config"]),
         )
     }
+    return {**conf, "metadata_second": _second_environment(nova, passwords)}
+
+
+def _second_environment(nova, passwords):
+    """What is another option in the second metadata API, as systemd takes it from a file."""
+    if not nova["metadata"]["second"]:
+        return {}
+    found = {
+        # oslo.config's own names of options in the environment.
+        "OS_NEUTRON__METADATA_PROXY_SHARED_SECRET": _escaped(passwords.get("metadata_second", ""))
+    }
+    if "metadata_command" in nova:
+        found["OS_DEFAULT__METADATA_LISTEN_PORT"] = str(nova["ports"]["metadata_second"])
+        found["OS_DEFAULT__LOG_FILE"] = "/var/log/nova/nova-api-metadata-second.log"
+    return {k: v.replace("\\", "\\\\").replace('"', '\\"') for k, v in found.items()}
 
 
 def _for_release(table, number):

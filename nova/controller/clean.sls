@@ -12,6 +12,12 @@ nova-controller-clean-{{ daemon }}:
   nova_unit.dead:
     - name: {{ nova.units[daemon] | json }}
 {%- endfor %}
+{%- if nova.metadata_unit is defined %}
+
+nova-controller-clean-metadata_second:
+  nova_unit.dead:
+    - name: {{ nova.metadata_unit | json }}
+{%- endif %}
 {%- if clean.identity %}
 {%- for endpoint in nova.endpoints %}
 
@@ -67,13 +73,13 @@ nova-controller-clean-packages:
 nova-controller-clean-config:
   file.absent:
     - names:
-{%- for path in nova.files.values() %}
+{%- for path in (nova.files.values() | list + nova.metadata.files) | unique %}
       - {{ path | json }}
 {%- endfor %}
 {%- for daemon in ('api', 'metadata', 'placement') if daemon in uwsgi %}
       - /etc/systemd/system/{{ nova.units[daemon] }}.service.d/nova-formula.conf
 {%- endfor %}
-{%- for site in apache.values() %}
+{%- for daemon, site in apache.items() if daemon != 'metadata_second' %}
       - {{ site.conf | json }}
 {%- endfor %}
 {%- if apache %}

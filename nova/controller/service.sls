@@ -3,6 +3,7 @@
 {%- from "nova/map.jinja" import nova with context %}
 include:
   - nova.controller.config
+  - nova.controller.metadata
   - nova.controller.placement
   - nova.controller.schema
   - nova.controller.accounts
@@ -27,11 +28,17 @@ nova-controller-service-placement-answers:
     - timeout: {{ nova.timeouts.api }}
     - require:
       - sls: nova.controller.placement
-{%- set listens = {'api': nova.ports.api, 'metadata': nova.ports.metadata,
-                   'novncproxy': nova.ports.novnc} %}
+{%- set listens = {'api': nova.ports.api, 'novncproxy': nova.ports.novnc} %}
+{%- if nova.metadata.enabled %}
+{%- do listens.update({'metadata': nova.ports.metadata}) %}
+{%- endif %}
+{%- if nova.metadata.second %}
+{%- do listens.update({'metadata_second': nova.ports.metadata_second}) %}
+{%- endif %}
 {%- set daemons = {} %}
-{%- for daemon in ('conductor', 'scheduler', 'consoleauth', 'novncproxy', 'metadata', 'api')
-      if daemon in nova.units and (daemon != 'metadata' or nova.metadata.enabled) %}
+{%- for daemon in ('conductor', 'scheduler', 'consoleauth', 'novncproxy', 'metadata',
+                   'metadata_second', 'api')
+      if daemon in nova.units and (not daemon.startswith('metadata') or daemon in listens) %}
 {%- do daemons.update({daemon: nova.units[daemon]}) %}
 {%- endfor %}
 
@@ -43,6 +50,7 @@ nova-controller-service-started:
     - require:
       - nova_unit: nova-controller-service-placement-answers
       - sls: nova.controller.config
+      - sls: nova.controller.metadata
       - sls: nova.controller.schema
       - sls: nova.controller.accounts
       - sls: nova.controller.identity
@@ -57,7 +65,7 @@ nova-controller-service-{{ daemon }}:
 {%- if daemon in listens %}
     - listens: [[{{ nova.my_ip | json }}, {{ listens[daemon] }}]]
 {%- endif %}
-{%- if daemon in ('api', 'metadata') %}
+{%- if daemon in ('api', 'metadata', 'metadata_second') %}
     - http: {{ (nova.server_scheme ~ '://' ~ nova.my_netloc ~ ':' ~ listens[daemon] ~ '/') | json }}
 {%- if nova.tls.ca is defined %}
     - ca: {{ nova.tls.ca | json }}

@@ -19,7 +19,7 @@ nova-haproxy-clean-keepalived-files:
 nova-haproxy-clean-sections:
   nova_haproxy.sections_absent:
     - name: {{ nova.haproxy.config | json }}
-    - sections: {{ nova.sections.keys() | list | json }}
+    - sections: {{ (nova.sections.keys() | list + nova.sections_absent) | json }}
 
 nova-haproxy-clean-reload:
   nova_unit.running:

@@ -12,5 +12,9 @@ nova-haproxy-drained:
     - servers: {{ pillar.get('nova_drained', []) | json }}
     # Who looks at a console does so for hours.
     - lasting: [openstack_nova_port_{{ nova.ports.novnc }}]
+{%- if nova.metadata.second %}
+    # Its servers come with the rollout.
+    - unserved: [openstack_nova_port_{{ nova.ports.metadata_second }}]
+{%- endif %}
     - timeout: {{ nova.timeouts.service }}
 {%- endif %}

@@ -1,16 +1,20 @@
 """Traffic for a fleet that is being broken: authenticated requests through the VIP.
 
 Runs in `infra`, with Salt's Python, until its input ends; then prints one JSON object:
-requests, failures (when each began and ended, and why), the longest wait for an answer and the
-longest time without one. Each request has a connection of its own, as uwsgi closes them anyway.
-All have one token, or a new one every so many seconds, the argument.
+requests, how many of them each agent got, failures (when each began and ended, and why), the
+longest wait for an answer and the longest time without one. Each request has a connection of its
+own, as uwsgi closes them anyway. All have one token, or with --token a new one every so many
+seconds. Each --agent adds a guest that asks one of Neutron's metadata agents, at its socket, as the
+guest with an address of a network.
 """
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import itertools
 import json
+import socket
 import ssl
 import sys
 import threading
@@ -23,19 +27,27 @@ from keystoneauth1.exceptions import ClientException
 CLIENTS = 2  # of each API
 PAUSE = 0.2
 PATIENCE = 60  # seconds; clients of OpenStack themselves wait for as long as it takes
+METADATA = "/openstack/latest/meta_data.json"
 PATHS = {"compute": "/servers?limit=1", "placement": "/resource_providers"}
 
 
-def ask(url: str, token: str, trust: ssl.SSLContext) -> str:
+class Agent(http.client.HTTPConnection):
+    """A connection to a metadata agent, at its socket in the file system."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("169.254.169.254", timeout=PATIENCE)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(self.path)
+
+
+def ask(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> str:
     """Ask once; return what went wrong, empty if nothing did."""
-    parts = urlsplit(url)
-    where = (parts.hostname, parts.port)
-    if parts.scheme == "https":
-        connection = http.client.HTTPSConnection(*where, timeout=PATIENCE, context=trust)
-    else:
-        connection = http.client.HTTPConnection(*where, timeout=PATIENCE)
     try:
-        connection.request("GET", f"{parts.path}?{parts.query}", headers={"X-Auth-Token": token})
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         answer.read()
     except (OSError, http.client.HTTPException) as error:
@@ -49,10 +61,28 @@ def client(name: str, url: str, cloud, token: list, ended: threading.Event, seen
     """Ask again and again, and note when each request began and ended, and how."""
     verify, _ = cloud.config.get_requests_verify_args()
     trust = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
+    parts = urlsplit(url)
+    where = (parts.hostname, parts.port)
     while not ended.is_set():
         began = time.time()
-        reason = ask(url, token[0], trust)
+        if parts.scheme == "https":
+            connection = http.client.HTTPSConnection(*where, timeout=PATIENCE, context=trust)
+        else:
+            connection = http.client.HTTPConnection(*where, timeout=PATIENCE)
+        reason = ask(connection, f"{parts.path}?{parts.query}", {"X-Auth-Token": token[0]})
         seen.append((began, time.time(), reason and f"{name}: {reason}"))
+        ended.wait(PAUSE)
+
+
+def guest(path: str, network: str, address: str, ended: threading.Event, seen: list,
+          asked: dict[str, int]) -> None:
+    """Ask for a guest's metadata again and again, as the proxy of its network does."""
+    headers = {"X-Neutron-Network-ID": network, "X-Forwarded-For": address}
+    while not ended.is_set():
+        began = time.time()
+        reason = ask(Agent(path), METADATA, headers)
+        seen.append((began, time.time(), reason and f"{path}: {reason}"))
+        asked[path] += 1
         ended.wait(PAUSE)
 
 
@@ -67,11 +97,12 @@ def renew(token: list, cloud, seconds: float, ended: threading.Event, seen: list
             seen.append((began, time.time(), f"token: {type(error).__name__}: {error}"))
 
 
-def report(seen: list) -> dict:
+def report(seen: list, asked: dict[str, int]) -> dict:
     """Return the figures of what was seen."""
     answered = sorted(end for _, end, reason in seen if not reason)
     return {
         "requests": len(seen),
+        "asked": asked,
         "failures": [one for one in seen if one[2]],
         "longest wait": max(end - began for began, end, _ in seen),
         "longest gap": max((b - a for a, b in itertools.pairwise(answered)), default=None),
@@ -79,6 +110,11 @@ def report(seen: list) -> dict:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--token", type=float, metavar="SECONDS")
+    parser.add_argument("--agent", nargs=3, action="append", default=[],
+                        metavar=("SOCKET", "NETWORK", "ADDRESS"))
+    given = parser.parse_args()
     cloud = openstack.connect(cloud="lab")
     seen: list = []
     token = [cloud.auth_token]
@@ -87,9 +123,12 @@ def main() -> None:
         threading.Thread(target=client, args=(name, cloud.session.get_endpoint(service_type=name)
                                               + path, cloud, token, ended, seen))
         for name, path in PATHS.items() for _ in range(CLIENTS)]
-    for seconds in sys.argv[1:]:
-        given = (token, cloud, float(seconds), ended, seen)
-        clients.append(threading.Thread(target=renew, args=given))
+    if given.token:
+        todo = (token, cloud, given.token, ended, seen)
+        clients.append(threading.Thread(target=renew, args=todo))
+    asked = {path: 0 for path, *_ in given.agent}
+    for agent in given.agent:
+        clients.append(threading.Thread(target=guest, args=(*agent, ended, seen, asked)))
     for thread in clients:
         thread.start()
     print("ready", flush=True)
@@ -97,7 +136,7 @@ def main() -> None:
     ended.set()
     for thread in clients:
         thread.join()
-    print(json.dumps(report(seen)), flush=True)
+    print(json.dumps(report(seen, asked)), flush=True)
 
 
 if __name__ == "__main__":

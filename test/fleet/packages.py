@@ -28,13 +28,14 @@ KINDS = {
     "compute with KVM": ("nova-compute", "nova-compute-kvm"),
     "tests": ("curl", "faketime", "openssl", "gnutls-bin", "nftables", "strace", "rsync",
               "openssh-server", "gnupg"),
+    "metadata agent": ("neutron-metadata-agent",),
     "peer": ("puppet-agent", "puppet-module-nova", "puppet-module-placement",
              "puppet-module-keystone"),
 }
 
 
 # What only the system of infra is asked for: what the formula finds in place, and its peer.
-FOUND_KINDS = ("infra", "peer")
+FOUND_KINDS = ("infra", "metadata agent", "peer")
 
 
 def repository(os_name: str, system_tree: Path) -> Path:

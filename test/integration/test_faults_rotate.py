@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import pytest
 from conftest import CONTROLLERS, LAB, MINIONS, Run, apply, lab, on, sh, sql
+from test_faults_ha import SAY
 from test_faults_ha import load as traffic
 
 pytestmark = [pytest.mark.usefixtures("site"), pytest.mark.long]
@@ -28,16 +29,16 @@ ROTATE = ["salt-run", "--out=json", "state.orchestrate", "nova.orchestrate.rotat
 NASTY = "@%$:#'\""
 INFRA = "10.20.0.10"
 
-#: Seconds after which the load has a new token, which Nova and Placement have to look at with their
+#: The load has a new token every two seconds, which Nova and Placement have to look at with their
 #: own accounts.
-NEW_TOKEN = "2"
+NEW_TOKEN = ("--token", "2")
 
 
 @contextlib.contextmanager
 def load(what):
     """Requests meanwhile; prints what became of them."""
     began = time.monotonic()
-    with traffic(NEW_TOKEN) as clients:
+    with traffic(*NEW_TOKEN) as clients:
         yield clients
     seen = clients.stop()
     print(
@@ -80,12 +81,13 @@ def pillar(turn, before=None, secrets=None):
 
 def add_to_pillar(name, nova):
     """Lay a file over the pillar of all; the lab's next `up` writes its own anew."""
-    (PILLAR / f"{name}.sls").write_text("#!json\n" + json.dumps({"nova": nova}))
     path = PILLAR / "top.sls"
     top = json.loads(path.read_text().removeprefix("#!json\n"))
-    for names in top["base"].values():
-        # The last word; controllers get more after what is for all.
-        names[:] = [each for each in names if each != name] + [name]
+    for number, names in enumerate(top["base"].values()):
+        # The last word: controllers get more after what is for all, and Salt takes a name once.
+        last = f"{name}_{number}"
+        (PILLAR / f"{last}.sls").write_text("#!json\n" + json.dumps({"nova": nova}))
+        names[:] = [each for each in names if each != last] + [last]
     path.write_text("#!json\n" + json.dumps(top))
 
 
@@ -186,23 +188,58 @@ def test_test_mode_tells_what_will_be_done():
     assert files() == before
 
 
-def test_it_is_done_under_load_although_it_is_killed_in_the_middle():
-    with load("rotation, killed and resumed") as clients:
-        command = [LAB, "exec", "infra", "--", *ROTATE]
-        killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 600
-        while "openstack_b" not in sh("ctl1", "cat /etc/nova/nova.conf"):
-            assert killed.poll() is None and time.monotonic() < deadline
-            time.sleep(0.5)
-        sh("infra", "kill -9 $(pgrep -f 'salt-run.*[n]ova.orchestrate.rotate')")
-        on("infra", "salt", "ctl1", "saltutil.kill_all_jobs")
-        killed.wait()
-        assert "openstack_b" not in sh("ctl2", "cat /etc/nova/nova.conf")
+def has_the_new_accounts(host):
+    return "openstack_b" in sh(host, "cat /etc/nova/nova.conf")
+
+
+def is_drained(controller):
+    lines = on("lb1", "python3", "-c", SAY, "show stat").splitlines()
+    return any(",DRAIN" in line for line in lines if f"_8774,{controller}," in line)
+
+
+def accounts(name):
+    return int(sql(f"SELECT COUNT(*) FROM mysql.user WHERE user = '{name}'"))
+
+
+#: Where a rotation is killed, one after another.
+POINTS = {
+    "the first controller is drained": lambda: is_drained("ctl1"),
+    "the first controller has them": lambda: has_the_new_accounts("ctl1"),
+    "the second one has": lambda: has_the_new_accounts("ctl2"),
+    "a compute node has": lambda: has_the_new_accounts("cmp1"),
+    "a retired account is gone": lambda: not accounts("nova_a"),
+}
+
+
+def kill_when(reached):
+    """Start a rotation, kill it and its jobs on minions at a point; whether that was in time."""
+    command = [LAB, "exec", "infra", "--", *ROTATE]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 600
+    while not reached():
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    sh("infra", "pkill -9 -f 'salt-run.*[n]ova.orchestrate.rotate' || :")
+    on("infra", "salt", "*", "saltutil.kill_all_jobs")
+    return killed.wait() != 0
+
+
+def test_it_is_done_under_load_although_it_is_killed_again_and_again():
+    kills = 0
+    with load("rotation, killed again and again and resumed") as clients:
+        for point, reached in POINTS.items():
+            began = time.monotonic()
+            # The last killed run may have gone beyond.
+            killed = not reached() and kill_when(reached)
+            kills += killed
+            words = "killed" if killed else "too late to be killed"
+            print(f"\n{words} when {point}, after {time.monotonic() - began:.0f} s")
         began = time.monotonic()
         run = rotate()
         print(f"\nresumed: {time.monotonic() - began:.0f} s")
         assert (run.failed_steps(), run.failed()) == ({}, [])
     assert clients.failures == []
+    assert kills > 2
 
 
 def test_a_second_run_changes_nothing():
@@ -230,8 +267,19 @@ def nobody_logs_in_with(turn, addresses=("10.20.0.6", "10.20.0.7", "10.20.0.8", 
     assert f"cell2_{turn}" not in urls
 
 
+def controllers_have(secrets):
+    """Each password of the pillar stands in the controllers' files."""
+    for host in CONTROLLERS:
+        text = sh(host, "cat /etc/nova/nova.conf /etc/placement/placement.conf")
+        for name, secret in secrets.items():
+            if name != "cells":
+                written = (quote(secret, safe=""), secret.replace("$", "$$"))
+                assert any(f"{it}@" in text or f" = {it}\n" in text for it in written), name
+
+
 def test_the_old_accounts_are_gone_and_nobody_uses_one():
     nobody_logs_in_with("a")
+    controllers_have(passwords("b"))
     secret = quote(passwords("b")["cells"]["cell2"]["database"], safe="")
     assert f"cell2_b:{secret}@" in sql("SELECT database_connection FROM nova_api.cell_mappings")
     # The accounts that stay in place can go now: nothing of Nova's asks for them.
@@ -294,6 +342,7 @@ def test_a_password_changes_in_place_with_a_short_window():
         rabbit("change_password", "openstack_c", secret=secrets["messaging"])
         run = apply()
         assert run.failed() == []
+    controllers_have(secrets)
     assert quiet(apply()) == ([], [])
     for host in COMPUTES:
         boots_a_guest_on(host)

@@ -47,10 +47,10 @@ class Balancer:
         return {ask(self.port)[1] for _ in range(6)}
 
 
-def drained(opts, haproxy, *servers, test=False, timeout=5):
+def drained(opts, haproxy, *servers, test=False, timeout=5, unserved=()):
     states = load({**opts, "test": test})[2]
     return states["nova_haproxy.drained"](
-        haproxy.stats, ["api", "console"], list(servers), ["console"], timeout
+        haproxy.stats, ["api", "console"], list(servers), ["console"], timeout, list(unserved)
     )
 
 
@@ -116,6 +116,17 @@ def test_the_last_server_of_a_section_is_not_drained(opts, haproxy):
     assert (ret["result"], ret["changes"]) == (False, {})
     assert ret["comment"].startswith("Without ctl1 nobody would serve api")
     assert haproxy.served() == {NODES[0]}
+
+
+def test_where_nobody_serves_yet_nothing_is_taken_away(opts, haproxy):
+    haproxy.apis[1].stop()
+    time.sleep(0.5)
+    assert drained(opts, haproxy, "ctl1", unserved=["api", "console"])["result"] is False
+    haproxy.apis[0].stop()
+    time.sleep(0.5)
+    assert drained(opts, haproxy, "ctl1")["result"] is False
+    ret = drained(opts, haproxy, "ctl1", unserved=["api", "console"])
+    assert (ret["result"], ret["changes"]) == (True, changes(ctl1="drained"))
 
 
 def test_one_that_was_drained_before_the_others_went_serves_again(opts, haproxy):

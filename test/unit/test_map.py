@@ -441,12 +441,56 @@ def test_metadata_gets_a_section_when_it_is_asked_for():
     assert "openstack_nova_port_8775" in sections
 
 
+@pytest.mark.parametrize("balanced", [True, False])
+def test_a_second_metadata_api_is_balanced_as_the_first(balanced):
+    pillar = {"metadata": {"second": True, "balanced": balanced}, "ports": {"metadata_second": 9}}
+    nova = run_map(changed("lb1", **pillar), "lb1")
+    assert (nova["faults"], nova["sections_absent"]) == ([], [])
+    assert ("openstack_nova_port_9" in nova["sections"]) is balanced
+    nova = run_map(changed("lb1", metadata={"balanced": balanced}), "lb1")
+    assert nova["sections_absent"] == ["openstack_nova_port_8785"]
+    assert "openstack_nova_port_8785" not in nova["sections"]
+
+
+def test_a_second_metadata_api_has_a_secret_of_its_own():
+    pillar = {"metadata__second": True, "passwords__metadata_second": 'a"\\$'}
+    assert run_map(changed(**pillar))["conf"]["metadata_second"] == {
+        "OS_NEUTRON__METADATA_PROXY_SHARED_SECRET": 'a\\"\\\\$$'
+    }
+    assert run_map(changed())["conf"]["metadata_second"] == {}
+    assert run_map(changed("cmp1", **pillar), "cmp1")["faults"] == []
+
+
+@pytest.mark.parametrize("name", ["novnc", "metadata"])
+def test_a_port_of_no_second_metadata_api_is_free(name):
+    pillar = {"ports": {name: 8785}, "metadata": {"balanced": True}}
+    nova = run_map(changed("lb1", **pillar), "lb1")
+    assert (nova["faults"], nova["sections_absent"]) == ([], [])
+    assert "openstack_nova_port_8785" in nova["sections"]
+
+
 def test_an_sdb_secret_is_resolved_where_it_is_rendered():
     conf = run_map(changed(passwords__keystone_nova="sdb://vault/nova"))["conf"]["nova"]
     assert conf["service_user"]["password"] == ["value of sdb://vault/nova"]
 
 
 BAD = {
+    "a second metadata API without a secret": (
+        dict(metadata__second=True),
+        "nova:passwords:metadata_second is missing.",
+    ),
+    "a second metadata API without a first": (
+        dict(metadata={"enabled": False, "second": True}, passwords__metadata_second="x"),
+        "nova:metadata:second must be false",
+    ),
+    "a second metadata API at another one's port": (
+        dict(
+            metadata__second=True,
+            passwords__metadata_second="x",
+            ports={"metadata_second": 8775},
+        ),
+        "nova:ports gives one port to two services.",
+    ),
     "a missing password": (
         dict(passwords__database_nova=...),
         "nova:passwords:database_nova is missing.",

@@ -37,6 +37,15 @@ def test_a_diff_of_lines_masks_what_stands_after_the_name_of_a_secret(loaders):
     assert utils["nova_conf.diff_lines"](old, old) == {}
 
 
+def test_a_diff_of_lines_masks_the_secrets_of_an_environment(loaders):
+    utils, _, _ = loaders
+    new = 'OS_DEFAULT__LOG_FILE="/x.log"\nOS_NEUTRON__METADATA_PROXY_SHARED_SECRET="a b=c"\n'
+    assert utils["nova_conf.diff_lines"]("", new)["diff"].split("\n")[1:] == [
+        '+OS_DEFAULT__LOG_FILE="/x.log"',
+        "+OS_NEUTRON__METADATA_PROXY_SHARED_SECRET=***",
+    ]
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -291,6 +291,24 @@ def test_named_sections_are_removed_and_nothing_else(formula, cfg, testmode):
         assert (ret["result"], ret["changes"]) == (True, {})
 
 
+def test_a_section_named_twice_is_removed_once(formula, cfg):
+    _, states, _ = formula
+    cfg.write_bytes(FOREIGN + API_TEXT.encode() + b"listen other\n    bind :1\n")
+    states["nova_haproxy.sections_absent"](str(cfg), ["nova_api", "nova_api"])
+    assert b"listen other\n    bind :1\n" in cfg.read_bytes()
+
+
+def test_a_section_is_not_both_present_and_absent(formula, cfg):
+    _, states, _ = formula
+    cfg.write_bytes(FOREIGN)
+    ret = states["nova_haproxy.sections_present"](
+        str(cfg), {"nova_api": ["bind :1"], "x": []}, absent=["nova_api"]
+    )
+    assert ret["result"] is False
+    assert ret["comment"] == "nova_api cannot be both present and absent."
+    assert cfg.read_bytes() == FOREIGN
+
+
 def test_a_section_of_another_kind_is_not_removed(formula, cfg):
     _, states, _ = formula
     cfg.write_bytes(FOREIGN + b"backend nova_api\n    server a 10.0.0.1:1\n")

@@ -5,6 +5,7 @@ distribution and its release have, each on its own address.
 
 import itertools
 import multiprocessing
+import os
 import re
 
 import jinja2
@@ -175,6 +176,104 @@ def test_an_api_is_served_as_its_system_does_it(opts, system):
                 assert "import application" in script
     no_more = {path for path in files if path.endswith((".ini", "-api.conf", "metadata.conf"))}
     assert no_more == {path for _, path, _ in served.values() if path}
+
+
+SECOND = {"metadata": {"second": True}, "passwords__metadata_second": "second"}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_second_metadata_api_is_served_as_the_first_with_a_secret_and_a_port_of_its_own(
+    opts, system
+):
+    states = compiled(opts, system, **SECOND)
+    by_id = {chunk["__id__"]: chunk for chunk in states}
+    secret = by_id["nova-controller-metadata-second-secret"]
+    assert (secret["name"], secret["group"]) == ("/etc/nova/metadata-second.env", "nova")
+    daemon = by_id["nova-controller-service-metadata_second"]
+    assert (daemon["listens"], daemon["http"]) == (
+        [["10.20.0.60", 8785]],
+        "http://10.20.0.60:8785/",
+    )
+    assert "/etc/nova/metadata-second.env" in daemon["reads"]
+    files = {c["name"]: c for c in states if (c["state"], c["fun"]) == ("file", "managed")}
+    first, path, runs = SERVED[system].get("metadata", (None, None, None))
+    if first in ("apache2", "httpd"):
+        assert daemon["name"] == first
+        assert daemon["name"] not in {c["name"] for c in states if c["fun"] == "dead"}
+        text = rendered(files[path.replace("metadata.conf", "metadata-second.conf")])
+        assert "Listen 10.20.0.60:8785\n" in text
+        assert "WSGIProcessGroup nova-metadata_second\n" in text
+        script = files["/usr/local/lib/nova-formula/metadata_second.wsgi"]["contents"]
+        compile(script, "metadata_second.wsgi", "exec")
+        assert 'open("/etc/nova/metadata-second.env")' in script
+        return
+    unit = files[f"/etc/systemd/system/{daemon['name']}.service"]
+    # Without its drop-in it would be no unit to systemd.
+    order = {c["name"]: c["order"] for c in states}
+    assert all(order[path] <= unit["order"] for path in files if "metadata-second" in path)
+    unit = rendered(unit)
+    assert "\nEnvironmentFile=/etc/nova/metadata-second.env\n" in unit
+    if first:
+        ini = path.replace("metadata-uwsgi", "metadata-second-uwsgi")
+        text = rendered(files[ini])
+        assert runs in text and ini in daemon["reads"]
+        assert "OS_DEFAULT__LOG_FILE" not in text or "nova-api-metadata-second.log" in text
+        drop_in = files[f"/etc/systemd/system/{daemon['name']}.service.d/nova-formula.conf"]
+        assert f"--http-socket 10.20.0.60:8785 --ini {ini}" in rendered(drop_in)
+        assert "ExecStart" not in unit
+    else:
+        assert re.search("\nExecStart=/usr/bin/(nova-api-metadata|python3 -c .*metadata.*)\n", unit)
+
+
+def test_apache_gives_the_second_metadata_api_its_secret(opts, tmp_path, monkeypatch):
+    path = tmp_path / "second.env"
+    lookup = {"files": {"metadata_second": str(path)}}
+    states = compiled(opts, "Ubuntu 26.04", lookup=lookup, **SECOND)
+    (script,) = [c["contents"] for c in states if str(c["name"]).endswith("_second.wsgi")]
+    path.write_text('# a comment\nOS_X="a=\\"b\\" $$ \\\\ #"\n')
+    monkeypatch.setenv("OS_X", "")
+    exec(script.replace("nova.wsgi.metadata", "os").replace("application", "environ"), found := {})  # noqa: S102
+    assert found["os"].environ["OS_X"] == 'a="b" $$ \\ #'
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_nothing_stays_of_a_second_metadata_api_and_its_secret(opts, system, monkeypatch):
+    there = compiled(opts, system, **SECOND)
+    kinds = (("file", "managed"), ("nova_conf", "managed"))
+    made = {
+        c["name"]
+        for c in there
+        if c["__sls__"] == "nova.controller.metadata" and (c["state"], c["fun"]) in kinds
+    }
+    apache = {path for path in made if path.endswith(".conf") and "apache" in path + system}
+    apache |= {path for path in made if "/httpd/" in path}
+    unit = "openstack-nova-metadata-api-second"
+    if SYSTEMS[system]["os_family"] == "Debian":
+        unit = "nova-api-metadata-second"
+    for sls in ("nova.clean", "nova"):
+        states = compiled(opts, system, sls, **SECOND if sls == "nova.clean" else {})
+        gone = {c["name"] for c in states if (c["state"], c["fun"]) == ("file", "absent")}
+        assert made - (set() if sls == "nova.clean" else apache) <= gone
+        assert unit in {c["name"] for c in states if c["fun"] == "dead"}
+        # What others may have laid into a directory stays.
+        assert not [path for path in gone if path.endswith(".service.d")]
+    # Apache's site gets empty: that tells Apache, whenever it is, to read it anew.
+    readers = [c for c in states if c["fun"] == "running" and apache & {*c.get("reads", [])}]
+    assert [c["__id__"] for c in readers] == ["nova-controller-service-api"] * len(apache)
+    assert not [c for c in states if c["name"] in apache]
+    there = os.path.isfile
+    monkeypatch.setattr("os.path.isfile", lambda path: path in apache or there(path))
+    states = compiled(opts, system, "nova.controller.metadata")
+    (left,) = [c["contents"] for c in states if c["name"] in apache] or ["#"]
+    assert left.startswith("#") and "\n" not in left
+
+
+@pytest.mark.parametrize("system", ["Ubuntu 26.04", "CentOS Stream 10"])
+def test_where_apache_serves_from_now_on_the_daemon_of_the_release_before_is_gone(opts, system):
+    states = compiled(opts, system, **SECOND)
+    (dead,) = [c["name"] for c in states if c["fun"] == "dead" and "second" in c["name"]]
+    gone = {c["name"] for c in states if (c["state"], c["fun"]) == ("file", "absent")}
+    assert gone == {f"/etc/systemd/system/{dead}.service"}
 
 
 TLS = {"ca": "/t/ca.pem", "cert": "/t/my.pem", "key": "/t/my.key"}

@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
@@ -92,6 +93,7 @@ haproxy:
   options: {openstack_nova_port_8774: [option zzoptionzz]}
   keepalived: {address: 10.20.0.40/24, interface: zzinterfacezz}
 cell: zzcellazz
+metadata: {second: true}
 flavors:
   zzflavorzz:
     ram: 1
@@ -132,6 +134,7 @@ passwords:
   database_nova: zzpwdbnovazz
   database_placement: zzpwdbplacementzz
   metadata: zzpwmetadatazz
+  metadata_second: zzpwsecondzz
   keepalived: zzpwvzz
   keystone_zzservicezz: zzpwservicezz
   cells: {zzcellzz: {database: zzpwcelldbzz, messaging: zzpwcellmqzz}}
@@ -395,19 +398,21 @@ def test_a_retired_name_arrives_as_it_was_given(opts, kind):
 def test_a_text_arrives_in_apache_s_files_as_it_was_given(made, kind):
     system = ("Ubuntu 26.04", "2026.1")
     hostile, harmless = made(LITERAL[kind], *system), made(None, *system)
-    assert sum("<VirtualHost" in text for text in harmless.files.values()) == 2
+    assert sum("<VirtualHost" in text for text in harmless.files.values()) == 3
     assert hostile.files == replaced(harmless.files, hostile.texts)
 
 
 @pytest.mark.parametrize("kind", LITERAL)
 def test_a_text_arrives_in_the_servers_files_as_it_was_given(made, kind):
     hostile, harmless = made(LITERAL[kind]), made()
-    assert len(harmless.files) == 6
+    assert len(harmless.files) == 9
     assert hostile.files == replaced(harmless.files, hostile.texts)
     for state, text in hostile.files.items():
         parser = configparser.ConfigParser(interpolation=None, strict=False)
         parser.read_string(text)
-        assert parser.sections() == ["uwsgi" if state.endswith("server") else "Service"]
+        assert parser.sections() == {
+            "server": ["uwsgi"], "address": ["Service"], "unit": ["Unit", "Service", "Install"]
+        }[state.rpartition("-")[2]]
 
 
 @pytest.mark.parametrize("kind", LITERAL)
@@ -432,8 +437,19 @@ def test_oslo_config_reads_what_the_pillar_says(made, kind):
 @pytest.mark.parametrize("kind", LITERAL)
 def test_a_text_says_nothing_else_to_keepalived(made, kind):
     hostile, harmless = made(LITERAL[kind]), made()
-    assert len(harmless.lines) == 1 and "zzpwvzz" in str(harmless.lines)
-    assert hostile.lines == replaced(harmless.lines, hostile.texts)
+    state = "nova-haproxy-keepalived-conf"
+    assert "zzpwvzz" in harmless.lines[state]
+    assert hostile.lines[state] == replaced(harmless.lines[state], hostile.texts)
+
+
+@pytest.mark.parametrize("kind", LITERAL)
+def test_a_secret_is_one_variable_of_the_second_metadata_api(made, kind):
+    text = made(LITERAL[kind]).lines["nova-controller-metadata-second-secret"]
+    # As systemd, a shell undoes a backslash before a quote or another one within quotes.
+    (variable,) = shlex.split(text, comments=True)
+    name, _, value = variable.partition("=")
+    assert name == "OS_NEUTRON__METADATA_PROXY_SHARED_SECRET"
+    assert value.replace("$$", "$") == LITERAL[kind]
 
 
 def literal(value, option, hostile):
