@@ -216,6 +216,11 @@ def _faults_of_sense(nova, pillar, secrets):
     for name, needed in _further_passwords(nova).items():
         if needed and name not in passwords:
             faults.append(f"nova:passwords:{name} is missing.")
+    if "memcached_tls" in nova["keystone"] and (release["number"] or 32) < 32:
+        faults.append(
+            f"nova:keystone:memcached_tls must go: {release['name']} talks no TLS to memcached, "
+            "2025.2 does; nova:passwords:memcached encrypts what is there in every release."
+        )
     if nova["metadata"]["second"] and not (nova["metadata"]["enabled"] and "metadata_unit" in nova):
         faults.append(
             "nova:metadata:second must be false: nova:metadata:enabled is, or this OS is not known."
@@ -525,6 +530,8 @@ def _secrets(nova, passwords):
     """The passwords that stand in this node's files, by name; "" for one that sdb does not give."""
     names = {name for role in nova["roles"] for name in _passwords(role)}
     names |= {name for name, needed in _further_passwords(nova).items() if needed}
+    if "controller" in nova["roles"]:
+        names.add("memcached")
     names &= passwords.keys()
     return {name: _resolved(str(passwords[name])) for name in sorted(names)}
 
@@ -696,6 +703,7 @@ def _derive_tls(nova):
         for place, tls in (
             ("database-", nova["database"].get("tls", {})),
             ("messaging-", nova["messaging"].get("tls", {})),
+            ("memcached-", nova["keystone"].get("memcached_tls", {})),
             ("", {key: path for key, path in nova["tls"].items() if key != "vnc"}),
             ("vnc-", nova["tls"].get("vnc", {})),
         )
@@ -707,8 +715,9 @@ def _derive_tls(nova):
     if {"controller", "compute"} & {*nova["roles"]}:
         readers["nova"] = (*everybody, "messaging-tls-")
     if "controller" in nova["roles"]:
-        readers["nova"] += ("database-tls-",)
-        readers["placement"] = (*everybody, "database-tls-", *server)
+        servers = ("database-tls-", "memcached-tls-")
+        readers["nova"] += servers
+        readers["placement"] = (*everybody, *servers, *server)
         readers.update(dict.fromkeys(("api", "metadata", "metadata_second"), server))
         readers["novncproxy"] = (*server, "vnc-tls-")
     nova["tls_files"] = {}
@@ -861,6 +870,7 @@ def _places(nova):
         ca(nova["messaging"].get("tls", {}).get("ca"))
     if "controller" in roles:
         ca(nova["database"].get("tls", {}).get("ca"))
+        ca(nova["keystone"].get("memcached_tls", {}).get("ca"))
         pair(tls.get("cert"), tls.get("key"), "server", group)
         if "vnc" in tls:
             ca(tls["vnc"]["ca"], "displays")
@@ -1193,6 +1203,8 @@ def _facts(nova, passwords):
     keystone, messaging, database = nova["keystone"], nova["messaging"], nova["database"]
     apis = ["osapi_compute"] + ["metadata"] * nova["metadata"]["enabled"]
     facts = {name: passwords.get(name, "") for name in _passwords("controller")}
+    # Who caches tokens is asked with them.
+    cache = keystone.get("memcached_tls", {}) if "controller" in nova["roles"] else {}
     facts.update({f"keystone_user_{k}": v for k, v in keystone["users"].items()})
     facts.update({f"port_{k}": v for k, v in nova["ports"].items()})
     facts.update(
@@ -1208,6 +1220,10 @@ def _facts(nova, passwords):
         service_project=keystone["service_project"],
         keystone_url=keystone["auth_url"],
         memcached_servers=keystone["memcached_servers"],
+        memcached=passwords.get("memcached"),
+        memcached_strategy="ENCRYPT" if "memcached" in passwords else None,
+        memcached_tls=bool(cache) or None,
+        **{f"memcached_{it}": cache.get(it) for it in ("ca", "cert", "key")},
         enabled_apis=apis,
         ssl_apis=apis if "cert" in nova["tls"] else None,
         metadata_enabled=nova["metadata"]["enabled"],

@@ -209,6 +209,46 @@ def test_a_renewed_ca_restarts_those_that_read_it_and_no_others(site):
     nothing_to_do(**REQUIRED)
 
 
+#: Asks Nova with a new token; prints when that expires.
+ASK = """
+import openstack
+cloud = openstack.connect(cloud="lab")
+assert cloud.compute.get("/servers?limit=1").status_code == 200
+print(cloud.session.auth.get_access(cloud.session).expires.strftime("%Y-%m-%dT%H:%M:%S"))
+"""
+#: Prints the tokens that memcached holds; with an argument, empties it before.
+CACHED = """
+import socket, sys, urllib.parse
+with socket.create_connection(("localhost", 11211)) as link:
+    stream = link.makefile("rwb")
+    def said(command, end):
+        stream.write(command + b"\\r\\n")
+        stream.flush()
+        return b"".join(iter(stream.readline, end))
+    if sys.argv[1:]:
+        said(b"flush_all", b"OK\\r\\n")
+    for line in said(b"lru_crawler metadump all", b"END\\r\\n").splitlines():
+        key = urllib.parse.unquote_to_bytes(line.split()[0].removeprefix(b"key="))
+        if key.startswith(b"tokens/"):  # Keystone's own are others
+            print(said(b"get " + key, b"END\\r\\n"))
+"""
+
+
+def test_tokens_in_memcached_say_nothing_to_who_reads_them(site):
+    secret = {"passwords": {"memcached": "m@%$:#'\""}}
+    for pillar, readable in ((REQUIRED, True), ({**REQUIRED, **secret}, False)):
+        run = apply(nova=pillar)
+        assert run.failed() == [] and "m@%$" not in run.text
+        on("infra", "python3", "-c", CACHED, "anew")
+        expires = on("infra", "/opt/saltstack/bin/python", "-c", ASK).strip()
+        held = on("infra", "python3", "-c", CACHED)
+        assert "VALUE tokens/" in held
+        # Tokens that Glance and Neutron put there stay readable.
+        assert (f'"expires_at": "{expires}' in held) is readable
+    nothing_to_do(**REQUIRED, **secret)
+    assert apply(nova=REQUIRED).failed() == []
+
+
 def test_the_apis_go_over_to_tls_as_predicted_and_once(site):
     goes_over_to(**EVERYTHING)
     (endpoint,) = json.loads(

@@ -177,6 +177,36 @@ def test_database_and_messaging_talk_tls_where_they_have_a_ca():
     assert set(files.values()) <= set(nova["reads"]["placement"])
 
 
+@pytest.mark.parametrize("release", ["stein", "zed", "2026.2"])
+def test_tokens_in_memcached_are_encrypted_where_there_is_a_secret(release):
+    pillar = changed(release=release, passwords__memcached="a$b")
+    given = {"memcache_security_strategy": ["ENCRYPT"], "memcache_secret_key": ["a$$b"]}
+    for conf in run_map(pillar)["conf"]["nova"], run_map(pillar)["conf"]["placement"]:
+        assert conf["keystone_authtoken"].items() >= given.items()
+    plain = run_map(changed(release=release))["conf"]["nova"]["keystone_authtoken"]
+    assert not given.keys() & plain.keys()
+    # Who keeps no tokens needs no secret, though its pillar has it.
+    elsewhere = run_map(changed("cmp1", **{"passwords__memcached": "a$b"}), "cmp1")["conf"]["nova"]
+    assert not given.keys() & elsewhere["keystone_authtoken"].keys()
+
+
+def test_memcached_is_asked_in_tls_by_controllers_of_releases_that_can():
+    tls = {"ca": CA, "cert": CERT, "key": KEY}
+    nova = run_map(changed(release="2025.2", keystone__memcached_tls=tls))
+    for program in ("nova", "placement"):
+        assert nova["conf"][program]["keystone_authtoken"].items() >= {
+            "memcache_tls_enabled": ["true"],
+            "memcache_tls_cafile": [CA],
+            "memcache_tls_certfile": [CERT],
+            "memcache_tls_keyfile": [KEY],
+        }.items()
+        assert {CA, CERT, KEY} <= {*nova["reads"][program]}
+    assert list(nova["tls_files"].values()) == [CA, CERT, KEY]
+    compute = run_map(changed("cmp1", release="2025.2", keystone__memcached_tls=tls), "cmp1")
+    assert "memcache_tls_enabled" not in compute["conf"]["nova"]["keystone_authtoken"]
+    assert compute["tls_files"] == {}
+
+
 def test_a_compute_node_has_the_files_of_messaging_alone():
     pillar = changed("cmp1", messaging__tls={"ca": CA, "cert": CERT, "key": KEY})
     nova = run_map(pillar, "cmp1")
@@ -475,6 +505,10 @@ def test_an_sdb_secret_is_resolved_where_it_is_rendered():
 
 
 BAD = {
+    "TLS to memcached in a release that has none": (
+        dict(release="2025.1", keystone__memcached_tls={"ca": "/ca.pem"}),
+        "nova:keystone:memcached_tls must go: 2025.1 talks no TLS to memcached",
+    ),
     "a second metadata API without a secret": (
         dict(metadata__second=True),
         "nova:passwords:metadata_second is missing.",

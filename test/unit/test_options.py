@@ -29,6 +29,10 @@ BOUNDS = ("lower", "newest")
 # Stein with so old a keystonemiddleware, and quorum queues are the operator's choice.
 NOT_IN_THE_OLDEST = {
     "keystone_authtoken.www_authenticate_uri": [19],
+    **{
+        f"keystone_authtoken.memcache_tls_{name}": range(32, 35)
+        for name in ("enabled", "cafile", "certfile", "keyfile")
+    },
     "oslo_messaging_rabbit.rabbit_quorum_queue": [25, 26],
     "oslo_messaging_rabbit.rabbit_transient_quorum_queue": range(29, 35),
     "oslo_messaging_rabbit.ssl_enforce_hostname_verification": [31, 34],
@@ -64,6 +68,8 @@ def rendered(release, roles, tls):
         scheme=scheme,
         keystone__auth_url=f"{scheme}://openstack-vip.example.org:5000/v3",
         messaging__quorum_queues=tls,
+        **({"passwords__memcached": "x"} if tls else {}),
+        **({"keystone__memcached_tls": TLS} if tls and RELEASES[release] >= 32 else {}),
         **(dict.fromkeys(("database__tls", "messaging__tls"), TLS) if tls else {}),
         tls={**TLS, "vip": "/etc/haproxy/vip.pem", "vnc": TLS} if tls else {},
         migration={"ssh": True, "live": True, "tls": tls, "keys": {}},

@@ -38,7 +38,7 @@ from test_servers import grains_of, rendered
 SITE = """
 site: zzsitezz
 region: zzregionzz
-release: 'zed'
+release: '2026.1'
 roles: [controller, compute, haproxy]
 topology:
   controller: {zzctlzz: zzaddresszz, other: 10.0.0.2}
@@ -70,6 +70,7 @@ database:
 keystone:
   auth_url: http://keystone/zzurlzz
   memcached_servers: ['zzcachezz:11211']
+  memcached_tls: {ca: /etc/zzmccazz, cert: /etc/zzmccertzz, key: /etc/zzmckeyzz}
   admin_user: zzadminzz
   admin_project: zzprojectzz
   domain: zzdomainzz
@@ -135,6 +136,7 @@ passwords:
   database_placement: zzpwdbplacementzz
   metadata: zzpwmetadatazz
   metadata_second: zzpwsecondzz
+  memcached: zzpwcachezz
   keepalived: zzpwvzz
   keystone_zzservicezz: zzpwservicezz
   cells: {zzcellzz: {database: zzpwcelldbzz, messaging: zzpwcellmqzz}}
@@ -171,7 +173,7 @@ lookup:
 """
 TOKEN = re.compile("zz[a-z]+zz")
 TOKENS = sorted({*TOKEN.findall(SITE)})
-FILE = re.compile("zz(tls|v|serv|mq|db)(ca|cert|key|vip|dir)zz")
+FILE = re.compile("zz(tls|v|serv|mq|mc|db)(ca|cert|key|vip|dir)zz")
 # Names that must differ: one of each stands for all.
 UNIQUE = [
     ["zzdbazz", "zzdbbzz", "zzdbczz", "zzdbdzz", "zzdbezz"],
@@ -334,7 +336,10 @@ def made(tmp_path_factory):
         options["grains"] = {**GRAINS, **grains_of(system), "id": "ctl1", "nodename": "ctl1"}
         left = [] if text is None else sorted({*TOKENS} - refused(text) - doubles(text))
         texts = dict.fromkeys(left, text)
-        options["pillar"] = {"nova": {**replaced(yaml.safe_load(SITE), texts), "release": release}}
+        site = {**replaced(yaml.safe_load(SITE), texts), "release": release}
+        if release == "zed":  # it has no TLS to memcached
+            del site["keystone"]["memcached_tls"]
+        options["pillar"] = {"nova": site}
         _, modules, states = load(options)
         chunks = {sls: modules["state.show_low_sls"](sls) for sls in ("nova", "nova.clean")}
         assert all(isinstance(chunk, dict) for sls in chunks.values() for chunk in sls), chunks
