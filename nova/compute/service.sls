@@ -19,6 +19,7 @@ nova-compute-service-{{ daemon }}:
 {%- endfor %}
 {%- for unit, reads in nova.libvirt_reads.items() %}
 
+# A nova-compute that has lost its libvirt takes no guests until it looks again, in a minute or so.
 nova-compute-service-{{ unit }}:
   nova_unit.running:
     - name: {{ unit | json }}
@@ -29,7 +30,7 @@ nova-compute-service-{{ unit }}:
     - timeout: {{ nova.timeouts.service }}
     - require:
       - sls: nova.compute.config
-    - require_in:
+    - watch_in:
       - nova_unit: nova-compute-service-compute
 {%- endfor %}
 {%- if nova.migration.tls %}

@@ -312,6 +312,7 @@ def test_libvirt_reads_what_qemu_s_displays_are_to_do(opts, system, unit):
     )
     (reader,) = [c for c in states if c["__id__"] == f"nova-compute-service-{unit}"]
     assert (reader["name"], reader["reads"]) == (unit, ["/etc/libvirt/qemu.conf"])
+    assert reader["watch_in"] == [{"nova_unit": "nova-compute-service-compute"}]
     plain = compiled(opts, system, "nova.compute", roles=["compute"])
     assert not [chunk for chunk in plain if "qemu" in chunk["__id__"]]
 
