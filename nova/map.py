@@ -661,9 +661,9 @@ def _derive(nova, secrets):
 
 def _derive_second_metadata(nova):
     """
-    How the second metadata API is served, and what is to be absent where it is not, or otherwise.
+    How the second metadata API is served, and what is to go where it is served otherwise or not.
 
-    Of its own files ``absent`` names those; ``files`` names all. ``stale_unit`` is to be stopped.
+    ``files`` names all that it may have, ``absent`` those that go; ``stale_unit`` is stopped.
     """
     metadata, unit = nova["metadata"], nova.get("metadata_unit")
     secret = nova["files"]["metadata_second"]
@@ -679,7 +679,7 @@ def _derive_second_metadata(nova):
         own_unit=unit if wanted and not site else None,
         stale_unit=None if wanted and not site else unit,
         files=[secret, *units, *scripts, *([site] if site else [])],
-        absent=[*(units if site else [])] if wanted else [secret, *units, *scripts],
+        absent=[secret, *units, *scripts] if not wanted else units if site else [],
     )
     reads = nova.setdefault("reads", {})
     reads["metadata_second"] = [*reads.get("metadata_second", []), secret]

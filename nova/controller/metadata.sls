@@ -8,7 +8,7 @@ include:
 {%- set metadata = nova.metadata %}
 {%- if metadata.stale_unit %}
 
-# Once it has run; Apache serves from some release on, where a daemon did.
+# What a pillar or a release before had; from some release on Apache serves, where a daemon did.
 nova-controller-metadata-second-stopped:
   nova_unit.dead:
     - name: {{ metadata.stale_unit | json }}

@@ -28,17 +28,13 @@ nova-controller-service-placement-answers:
     - timeout: {{ nova.timeouts.api }}
     - require:
       - sls: nova.controller.placement
-{%- set listens = {'api': nova.ports.api, 'novncproxy': nova.ports.novnc} %}
-{%- if nova.metadata.enabled %}
-{%- do listens.update({'metadata': nova.ports.metadata}) %}
-{%- endif %}
-{%- if nova.metadata.second %}
-{%- do listens.update({'metadata_second': nova.ports.metadata_second}) %}
-{%- endif %}
+{%- set listens = {'api': nova.ports.api, 'metadata': nova.ports.metadata,
+                   'metadata_second': nova.ports.metadata_second | default(none),
+                   'novncproxy': nova.ports.novnc} %}
 {%- set daemons = {} %}
 {%- for daemon in ('conductor', 'scheduler', 'consoleauth', 'novncproxy', 'metadata',
                    'metadata_second', 'api')
-      if daemon in nova.units and (not daemon.startswith('metadata') or daemon in listens) %}
+      if daemon in nova.units and (daemon != 'metadata' or nova.metadata.enabled) %}
 {%- do daemons.update({daemon: nova.units[daemon]}) %}
 {%- endfor %}
 
