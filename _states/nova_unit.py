@@ -102,16 +102,17 @@ def running(
     if __opts__["test"] and name in _acted_on():
         return {**ret, "comment": f"{name} will have been started by then."}
     try:
-        _come_up(name, timeout)
         changes = _changes(name, **wanted)
         if changes:
-            # What was seen may be as old as the run.
-            changes = _changes(name, **wanted, refresh=True)
+            # What was seen may be as old as the run, and another run may be at work there.
+            _come_up(name, wanted["reads"], reload, timeout)
+            changes = _changes(name, **wanted)
         if _ACTS.intersection(changes):
             _acted_on().append(name)
         if __opts__["test"]:
             return _predicted(ret, changes, ready)
-        lock = one_at_a_time if "restarted" in changes else None
+        restarts = "restarted" in changes or ("unit" in changes and _starts(_look(name)))
+        lock = one_at_a_time if restarts else None
         with __utils__["nova_db.lock"](**lock) if lock else contextlib.nullcontext():
             if lock:
                 changes = _changes(name, **wanted, refresh=True)
@@ -291,28 +292,37 @@ def http_answers(
 
 
 def _stopped(units: list[str], refresh: bool = False) -> dict[str, dict]:
-    """What is due on each unit that is to be started."""
+    """What is due on each unit that is to be started, and that nobody has told systemd to."""
     __salt__["nova_unit.show"](units, refresh)
     wanted = {"units": units, "reads": [], "reload": False, "enable": True, "start": True}
     due = {unit: _changes(unit, **wanted) for unit in units}
-    return {unit: changes for unit, changes in due.items() if "unit" in changes}
+    return {
+        unit: changes
+        for unit, changes in due.items()
+        if "unit" in changes and not _has_job(_look(unit))
+    }
 
 
-def _come_up(name: str, timeout: int) -> None:
-    """Wait for a unit that this run has told to start."""
+def _come_up(name: str, reads: list[str], reload: bool, timeout: int) -> None:
+    """Look again; wait for a unit that a run, this or another one, has told to start."""
     start = time.monotonic()
-    while (
-        name in _acted_on()
-        and not __opts__["test"]
-        and time.monotonic() - start < timeout
-        and _is_on_its_way(_look(name, refresh=True))
-    ):
+    while True:
+        props = _look(name, refresh=True)
+        told = _has_job(props) or (name in _acted_on() and _starts(props))
+        if __opts__["test"] or not told or time.monotonic() - start >= timeout:
+            return
+        if _starts(props) and __salt__["nova_unit.outdated"](name, reads, reload)["restart"]:
+            return
         time.sleep(INTERVAL)
 
 
-def _is_on_its_way(props: dict) -> bool:
+def _has_job(props: dict) -> bool:
     # A busy systemd has the job for a moment before the unit's state says so.
-    return props["ActiveState"] == "activating" or props["Job"] not in ("", "0")
+    return props["Job"] not in ("", "0")
+
+
+def _starts(props: dict) -> bool:
+    return props["ActiveState"] == "activating"
 
 
 def _look(name: str, units: list[str] | None = None, refresh: bool = False) -> dict:
@@ -435,7 +445,7 @@ def _apply(name: str, changes: dict, done: dict, timeout: int, reset_failed: boo
         if reset_failed and props["ActiveState"] == "failed":
             __salt__["nova_unit.act"]("reset-failed", name, timeout)
         # One that hangs in its start has not read what may have changed since.
-        _act("restart" if props["ActiveState"] == "activating" else "start", name, timeout)
+        _act("restart" if _starts(props) else "start", name, timeout)
         done["unit"] = changes["unit"]
     elif "restarted" in changes:
         _act("restart", name, timeout)

@@ -78,7 +78,9 @@ def test_fifty_runs_at_once_do_what_is_due_once():
     for state in ("schema-cell1", "identity-endpoint-placement-admin", "discovery-hosts"):
         assert once.count(f"nova-controller-{state}") == 1, state
     for host in CONTROLLERS:
-        assert found[host, "nova-controller-service-api"] == 1
+        for daemon in ("conductor", "scheduler", "novncproxy", "api"):
+            assert found[host, f"nova-controller-service-{daemon}"] == 1, daemon
+        assert (host, "nova-controller-service-started") not in found
         assert all(a != b for a, b in zip(before[host], restarts()[host], strict=True))
     one_of_everything()
     nothing_is_left()

@@ -307,9 +307,14 @@ def test_a_changed_option_fails_only_what_came_while_an_api_stopped(option):
 
 
 def balancer_with_vip():
-    """The one of the pair that has the VIP."""
-    (holder,) = [host for host in PAIR if f" {VIP}/" in on(host, "ip", "-4", "-o", "address")]
-    return holder
+    """The one of the pair that has the VIP; keepalived looks twice before it takes it."""
+    until = time.monotonic() + 3 * CHECKED
+    while True:
+        having = [host for host in PAIR if f" {VIP}/" in on(host, "ip", "-4", "-o", "address")]
+        if len(having) == 1:
+            return having[0]
+        assert time.monotonic() < until, having
+        time.sleep(0.5)
 
 
 def on_balancers(target, sls="nova"):

@@ -629,6 +629,44 @@ def test_a_restart_that_somebody_else_made_meanwhile_is_not_made_again(
     assert systemd.acts == []
 
 
+@pytest.mark.parametrize(
+    "props",
+    [
+        {"ActiveState": "deactivating", "SubState": "stop-sigterm"},
+        {"ActiveState": "inactive", "SubState": "dead"},
+        {"ActiveState": "activating", "SubState": "start"},
+    ],
+    ids=["stops", "stopped", "starts"],
+)
+def test_a_restart_that_another_run_is_making_is_waited_for(
+    formula, systemd, lock, tmp_path, props
+):
+    if props["ActiveState"] == "activating":
+        props = {**props, "ExecMainStartTimestampMonotonic": now()}
+    systemd.unit("nova-conductor")
+    conf = file(tmp_path / "nova.conf", age=1)
+    formula.loaders[1]["nova_unit.show"](["nova-conductor"])
+    systemd.unit("nova-conductor", Job="77", **props)
+    done = {"ExecMainStartTimestampMonotonic": now()}
+    threading.Timer(0.1, systemd.unit, ["nova-conductor"], done).start()
+    assert formula["nova_unit.started"]("nova", ["nova-conductor"])["changes"] == {}
+    ret = running(formula, reads=[conf], one_at_a_time={"name": "shanghai"})
+    if ret["result"]:
+        assert (ret["changes"], lock) == ({}, [])
+    assert systemd.acts == []
+
+
+def test_one_that_starts_without_what_is_new_is_restarted_under_the_lock(
+    formula, systemd, lock, testmode, tmp_path
+):
+    systemd.unit("nova-conductor", ActiveState="activating", SubState="start", Job="77")
+    conf = file(tmp_path / "nova.conf", age=1)
+    ret = running(formula, reads=[conf], one_at_a_time={"name": "shanghai"})
+    assert ret["changes"] == {"unit": {"old": "activating (start)", "new": "active"}}
+    assert systemd.acts == ([] if testmode else ["restart nova-conductor.service"])
+    assert lock == ([] if testmode else [("taken", "shanghai"), ("released", "shanghai")])
+
+
 def test_a_lock_that_is_not_had_is_a_failure_without_a_change(formula, systemd, testmode, tmp_path):
     systemd.unit("nova-conductor")
     busy = CommandExecutionError("The lock nova:shanghai was not free within 900 s.")
