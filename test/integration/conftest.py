@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ CONFIGURED = ((CONTROLLERS[0], "nova"), (CONTROLLERS[0], "placement"), ("cmp1", 
 def pytest_collection_modifyitems(items):
     """Runs that are broken take longest and come last: what else fails is known before."""
     items.sort(key=lambda item: item.path.name == "test_faults_run.py")
+
+
+def pytest_runtest_logreport(report):
+    """What each test took, and at once why it failed: all of them take hours."""
+    if report.when == "call" or report.failed:
+        where = report.nodeid.rpartition("/")[2]
+        print(f"\n{time.strftime('%T')} {where} {report.outcome} in {report.duration:.0f} s")
+    if report.failed:
+        print(report.longreprtext, flush=True)
 
 
 def lab(*args, check=True, timeout=1800, **kwargs):
