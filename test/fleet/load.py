@@ -14,6 +14,7 @@ import argparse
 import http.client
 import itertools
 import json
+import re
 import socket
 import ssl
 import sys
@@ -49,12 +50,15 @@ def ask(connection: http.client.HTTPConnection, path: str, headers: dict[str, st
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
-        answer.read()
+        body = answer.read()
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {error}"
     finally:
         connection.close()
-    return "" if answer.status == 200 else f"status {answer.status}"
+    if answer.status == 200:
+        return ""
+    said = re.sub(r"<[^>]*>|\s+", " ", body.decode(errors="replace"))
+    return f"status {answer.status}: {said[:200].strip()}"
 
 
 def client(name: str, url: str, cloud, token: list, ended: threading.Event, seen: list) -> None:
