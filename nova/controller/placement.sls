@@ -6,6 +6,7 @@ include:
   - nova.controller.package
   - nova.controller.database
   - nova.controller.config
+  - nova.controller.accounts
 {%- if inside %}
   - nova.controller.schema
 {%- endif %}
@@ -87,5 +88,7 @@ nova-controller-placement-running:
     - one_at_a_time: {{ nova.site_lock | json }}
     - timeout: {{ nova.timeouts.service }}
     - require:
+      # Else it would restart for an account that is yet to be made.
+      - sls: nova.controller.accounts
       - nova_schema: nova-controller-{{ 'schema-api' if inside else 'placement-schema' }}
       - file: nova-controller-placement-placement-server

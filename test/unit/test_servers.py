@@ -362,6 +362,16 @@ MODULAR = [f"virt{driver}d.socket" for driver in ("nodedev", "proxy", "qemu", "s
 LIBVIRT = {"Debian 13": ["libvirtd.socket"], "Rocky 8": ["libvirtd"], "Rocky 9": MODULAR}
 
 
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("sls", ["nova", "nova.controller.placement"])
+def test_what_reads_accounts_restarts_when_they_are_made(opts, system, sls):
+    states = {chunk["__id__"]: chunk for chunk in compiled(opts, system, sls)}
+    for daemon in ("placement-running", "service-started"):
+        if chunk := states.get(f"nova-controller-{daemon}"):
+            assert {"sls": "nova.controller.accounts"} in chunk["require"]
+    assert "nova-controller-placement-running" in states
+
+
 @pytest.mark.parametrize("system", LIBVIRT)
 def test_nova_compute_waits_for_libvirt_as_its_system_has_it(opts, system):
     states = compiled(opts, system, "nova.compute", roles=["compute"], topology=ELSEWHERE)
