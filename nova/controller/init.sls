@@ -1,5 +1,5 @@
-# A controller. Placement starts before Nova's schema is made: meanwhile the balancer comes to
-# trust it. Keystone, which hashes passwords, is waited for last.
+# A controller. Placement, whose users come before it, starts before Nova's schema is made: meanwhile
+# the balancer comes to trust it.
 include:
   - nova.controller.package
   - nova.controller.database
