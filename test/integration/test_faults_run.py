@@ -43,6 +43,8 @@ ROUNDS = [pytest.param(n, marks=[pytest.mark.long] if n else []) for n in range(
 INSTALLS = (6,)
 SERVING = (7, 8)
 ALL = len(ROUNDS) + len(INSTALLS) + len(SERVING)
+#: Rounds that go through the phases, in their order.
+PHASED = (*range(1, len(ROUNDS)), *SERVING)
 #: Rounds whose controllers lose their database, not their job.
 DATABASE_GONE = (3, 5)
 #: Seconds that installing packages takes on a host.
@@ -81,7 +83,8 @@ def points(states, number):
         for turn, host in enumerate((*CONTROLLERS, "lb1", rng.choice(["cmp1", "cmp2"]))):
             phases = sorted({sls for sls, *_ in states[host] if not sls.endswith("package")})
             random.Random(SEED).shuffle(phases)
-            place = 2 * number + turn if host in CONTROLLERS else number
+            place = PHASED.index(number)
+            place = 2 * place + turn if host in CONTROLLERS else place
             phase = phases[place % len(phases)]
             chosen[host] = rng.choice([state for state in states[host] if state[0] == phase])
     found = []
@@ -199,6 +202,16 @@ def is_broken_and_mended(number, todo):
     hit_at.update(
         (number, host, sls) for (host, _, sls, *_), at in zip(todo, reached, strict=True) if at
     )
+
+
+def test_the_rounds_aim_at_each_phase(states):
+    """But installs, which have a round of their own."""
+    aimed = {host: set() for host in states}
+    for number in PHASED:
+        for host, _, sls, *_ in points(states, number):
+            aimed[host].add(sls)
+    phases = {sls for sls, *_ in states["ctl1"] if not sls.endswith("package")}
+    assert aimed["ctl1"] | aimed["ctl2"] == phases
 
 
 @pytest.mark.parametrize("number", ROUNDS)
